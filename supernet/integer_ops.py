@@ -1,0 +1,143 @@
+"""Integer operators of a quantised subnet, as `torch.library` custom ops.
+
+An extracted subnet executes these instead of fake quantisation, so that what is evaluated is what
+a compiled binary computes. `torch.export` keeps each of them as one node; `compilers` maps them to
+integer kernels and to ONNX QuantizeLinear / DequantizeLinear graphs.
+
+Activations are u8 with one scale and zero point per tensor; weights are s8 with one scale per
+output channel, already merged with the input's scale and the following BatchNorm
+(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference"; unlike there the requantisation is in float32, as in ONNX
+Runtime and oneDNN).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+U8_MAX = 255
+# A float32 sum of integers is exact, in any order of summation, while it stays below 2**24.
+_EXACT_FLOAT32 = 2**24
+
+
+@torch.library.custom_op("netcarve::quantize", mutates_args=())
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Quantise to u8: clamp(round_half_even(x * (1 / scale)) + zero_point, 0, 255).
+
+    Args:
+        x: float32 of any shape.
+        scale: float32 scalar, > 0.
+        zero_point: int32 scalar in 0..255.
+
+    Returns:
+        uint8, the shape of `x`.
+    """
+    q = torch.round(x * torch.reciprocal(scale)) + zero_point.to(x.dtype)
+    return q.clamp(0, U8_MAX).to(torch.uint8)
+
+
+@quantize.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("netcarve::dequantize", mutates_args=())
+def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """The float32 value (x - zero_point) * scale of a u8 tensor of any shape."""
+    return (x.to(torch.float32) - zero_point.to(torch.float32)) * scale
+
+
+@dequantize.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
+
+
+def _accumulation_dtype(weight: Tensor) -> torch.dtype:
+    """The fastest dtype in which u8 x s8 products of this weight [O, ...] accumulate exactly."""
+    terms = weight[0].numel() if len(weight) else 0
+    return torch.float32 if terms * U8_MAX * 128 < _EXACT_FLOAT32 else torch.float64
+
+
+def _requantise(accumulator: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+    """(accumulator + bias) * scale, the sum in exact integers, the product in float32."""
+    channels = (1, -1) + (1,) * (accumulator.dim() - 2)
+    total = accumulator.to(torch.float64) + bias.to(torch.float64).view(channels)
+    return total.to(torch.float32) * scale.view(channels)
+
+
+@torch.library.custom_op("netcarve::qconv2d", mutates_args=())
+def qconv2d(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    stride: int,
+    padding: int,
+    groups: int,
+) -> Tensor:
+    """Integer convolution with per-channel requantisation to float32.
+
+    Computes (conv(x - zero_point, weight) + bias) * scale[c]; the accumulator is an exact integer
+    and padding contributes zero.
+
+    Args:
+        x: uint8 [N, I, H, W].
+        zero_point: int32 scalar, the zero point of `x`.
+        weight: int8 [O, I / groups, k, k].
+        bias: int32 [O], in units of the accumulator.
+        scale: float32 [O], > 0.
+        stride: Step of the window, in pixels.
+        padding: Rows and columns of zeros added at each border.
+        groups: Number of channel groups; I for a depthwise convolution.
+
+    Returns:
+        float32 [N, O, H', W'].
+    """
+    dtype = _accumulation_dtype(weight)
+    centred = x.to(dtype) - zero_point.to(dtype)
+    accumulator = F.conv2d(centred, weight.to(dtype), None, stride, padding, 1, groups)
+    return _requantise(accumulator, bias, scale)
+
+
+@qconv2d.register_fake
+def _(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    stride: int,
+    padding: int,
+    groups: int,
+) -> Tensor:
+    size = [(s + 2 * padding - k) // stride + 1 for s, k in zip(x.shape[2:], weight.shape[2:])]
+    return x.new_empty((x.shape[0], weight.shape[0], *size), dtype=torch.float32)
+
+
+@torch.library.custom_op("netcarve::qlinear", mutates_args=())
+def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+    """Integer matrix product with per-channel requantisation to float32.
+
+    Computes ((x - zero_point) @ weight.T + bias) * scale.
+
+    Args:
+        x: uint8 [N, K].
+        zero_point: int32 scalar, the zero point of `x`.
+        weight: int8 [O, K].
+        bias: int32 [O], in units of the accumulator.
+        scale: float32 [O], > 0.
+
+    Returns:
+        float32 [N, O].
+    """
+    dtype = _accumulation_dtype(weight)
+    accumulator = F.linear(x.to(dtype) - zero_point.to(dtype), weight.to(dtype))
+    return _requantise(accumulator, bias, scale)
+
+
+@qlinear.register_fake
+def _(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)

@@ -1,0 +1,119 @@
+"""The contract between kernel templates and whoever places them into a network.
+
+A `Kernel` describes one compiled function completely: shapes, element types, activation, where
+the residual enters. It holds no weights and no quantisation constants; those are arguments of the
+compiled function, so that layers and subnets of equal shape share one kernel.
+
+Activations are NHWC images kept two-dimensional, `[pixels, channels]`, batch 1. A compiled
+function takes DLPack tensors in this order:
+
+    x [, residual], constants..., output
+
+The memory of every tensor starts at a multiple of 64 bytes, which `tvm.runtime.tensor` and the
+Relax VM guarantee.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from compilers.errors import KernelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from tvm import tirx
+
+    from compilers.targets import Isa
+
+DType = Literal["float32", "uint8"]
+DTYPES: tuple[DType, ...] = ("float32", "uint8")
+
+TEMPLATE_VERSION = "1"
+"""Part of every symbol; raised whenever a template's argument layout or meaning changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QParams:
+    """Asymmetric per-tensor quantisation of a uint8 tensor: `real = (q - zero_point) * scale`.
+
+    Raises:
+        KernelError: `scale` is not positive and finite, or `zero_point` is outside 0..255.
+    """
+
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.scale < float("inf"):
+            raise KernelError(f"quantisation scale {self.scale} is not positive and finite")
+        if not 0 <= self.zero_point <= 255:
+            raise KernelError(f"zero point {self.zero_point} is outside 0..255")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerParams:
+    """What one layer feeds into its kernel, in the on-disk layout of the extracted subnet.
+
+    Attributes:
+        weight: float32, or int8 when the kernel's input is uint8. Convolution `[O, I, k, k]` (or
+            `[O, I]` for `Gemm`), depthwise `[C, 1, k, k]`, squeeze-and-excite reduce `[D, C]`.
+            None for kernels without weights.
+        bias: `[O]`, float32, or int32 in units of `scale` when the kernel's input is uint8.
+        scale: `[O]` float32, only for integer kernels: `y = (accumulator + bias) * scale`.
+        input: quantisation of a uint8 input.
+        residual: quantisation of a uint8 residual.
+        output: quantisation of a uint8 output.
+        expand_weight: squeeze-and-excite `[C, D]` float32.
+        expand_bias: squeeze-and-excite `[C]` float32.
+    """
+
+    weight: NDArray[Any] | None = None
+    bias: NDArray[Any] | None = None
+    scale: NDArray[np.float32] | None = None
+    input: QParams | None = None
+    output: QParams | None = None
+    residual: QParams | None = None
+    expand_weight: NDArray[np.float32] | None = None
+    expand_bias: NDArray[np.float32] | None = None
+
+
+class Kernel(ABC):
+    """Hashable description of one compiled function; subclasses are frozen dataclasses.
+
+    Building the function is deterministic: equal descriptions give equal symbols and equal code
+    in every process.
+    """
+
+    kind: ClassVar[str]
+
+    def symbol(self, isa: Isa) -> str:
+        """C identifier of the compiled function, unique per (kernel, ISA, template version)."""
+        described = ",".join(f"{f.name}={getattr(self, f.name)!s}" for f in fields(self))  # type: ignore[arg-type]
+        text = f"{TEMPLATE_VERSION}:{isa.name}:{self.kind}({described})"
+        return f"netcarve_{self.kind}_{isa.name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @abstractmethod
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """The scheduled function, its `global_symbol` set to `symbol(isa)`."""
+
+    @abstractmethod
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """Packed constants in argument order.
+
+        Raises:
+            KernelError: a parameter is missing, or has the wrong shape or element type.
+        """
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of `x`: `[pixels, channels]`, or `[1, C, H, W]` for a network input."""
+
+    @property
+    @abstractmethod
+    def output_shape(self) -> tuple[int, int]:
+        """`[pixels, channels]`; a residual has this shape too."""

@@ -1,0 +1,8 @@
+"""Families of networks; importing this package registers the ones that netcarve ships."""
+
+from __future__ import annotations
+
+from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
+from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
+
+__all__ = ["FAMILIES", "Family", "FamilySettings", "MobileNetV3", "MobileNetV3Settings", "Slot"]

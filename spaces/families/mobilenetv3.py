@@ -1,0 +1,296 @@
+"""The MobileNetV3 family for small images (Howard et al. 2019, "Searching for MobileNetV3").
+
+Stem convolution, stages of inverted residual blocks (expand, depthwise, optional
+squeeze-and-excite, project), head convolution, global pooling, classifier. As in once-for-all
+(Cai et al. 2020) resolution, depth, width, expansion and kernel are elastic; here structured
+channel pruning of stages, stem and head, squeeze-and-excite, and the bits of every layer are
+dimensions of the same space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from spaces.dimension import Choice, Dimension, DimensionKind
+from spaces.errors import UnknownNameError
+from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, Values
+from spaces.layer_spec import Activation, LayerSpec, Operator
+from spaces.quant_scheme import LayerPrecision, bits_of, site_precision
+
+CHANNEL_MULTIPLE = 8
+SQUEEZE_RATIO = 4
+
+
+def _channels(values: tuple[int, ...]) -> tuple[int, ...]:
+    bad = [v for v in values if v <= 0 or v % CHANNEL_MULTIPLE]
+    if bad:
+        raise ValueError(f"channels {bad} are not positive multiples of {CHANNEL_MULTIPLE}")
+    return values
+
+
+def _kernels(values: tuple[int, ...]) -> tuple[int, ...]:
+    bad = [v for v in values if v not in (3, 5, 7)]
+    if bad:
+        raise ValueError(f"kernels {bad}; allowed: 3, 5, 7")
+    return values
+
+
+def _schemes(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for value in values:
+            bits_of(value)
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
+    return values
+
+
+Channels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_channels)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class StageSettings(FamilySettings):
+    """Choices of one stage; its first block has the stride."""
+
+    width: Channels
+    depth: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    expansion: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    kernel: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_kernels)]
+    squeeze_excite: tuple[Annotated[int, Field(ge=0, le=1)], ...] = (0, 1)
+    stride: Annotated[int, Field(ge=1, le=2)] = 1
+    activation: Activation = Activation.HARDSWISH
+
+
+class MobileNetV3Settings(FamilySettings):
+    """Choices of a whole MobileNetV3 space."""
+
+    input_channels: Positive
+    classes: Annotated[int, Field(ge=2)]
+    resolution: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
+    stem: Channels
+    stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
+    head: Channels
+    schemes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_schemes)] = ("fp32",)
+
+    @model_validator(mode="after")
+    def _even_expansion(self) -> MobileNetV3Settings:
+        if any(e < 2 for stage in self.stages for e in stage.expansion):
+            raise ValueError("expansion must be at least 2: every block has an expand layer")
+        return self
+
+
+def _halved(size: int, stride: int) -> int:
+    """Output size of a window of odd kernel k, padding k // 2."""
+    return (size - 1) // stride + 1
+
+
+def _squeezed(channels: int) -> int:
+    """Hidden width of squeeze-and-excite: a quarter, rounded to the channel multiple."""
+    multiples = round(channels / SQUEEZE_RATIO / CHANNEL_MULTIPLE)
+    return max(1, multiples) * CHANNEL_MULTIPLE
+
+
+def block_layers(
+    site: str,
+    in_channels: int,
+    out_channels: int,
+    in_size: int,
+    kernel: int,
+    stride: int,
+    expansion: int,
+    squeeze_excite: bool,
+    activation: Activation,
+    values: Values,
+) -> tuple[LayerSpec, ...]:
+    """The layers of one inverted residual block.
+
+    A squeeze-and-excite layer computes in float32, but reads u8 when the following projection is
+    an integer layer, so that the tensor between them is stored once, in the projection's dtype.
+    """
+    hidden = in_channels * expansion
+    out_size = _halved(in_size, stride)
+    project = site_precision(values, f"{site}.project")
+    layers = [
+        LayerSpec(
+            f"{site}.expand",
+            Operator.CONV,
+            in_channels,
+            hidden,
+            in_size,
+            in_size,
+            activation=activation,
+            precision=site_precision(values, f"{site}.expand"),
+        ),
+        LayerSpec(
+            f"{site}.depthwise",
+            Operator.DEPTHWISE_CONV,
+            hidden,
+            hidden,
+            in_size,
+            out_size,
+            kernel,
+            stride,
+            groups=hidden,
+            activation=activation,
+            precision=site_precision(values, f"{site}.depthwise"),
+        ),
+    ]
+    if squeeze_excite:
+        layers.append(
+            LayerSpec(
+                f"{site}.se",
+                Operator.SQUEEZE_EXCITE,
+                hidden,
+                hidden,
+                out_size,
+                out_size,
+                precision=LayerPrecision(None, project.activation),
+                hidden_channels=_squeezed(hidden),
+            )
+        )
+    layers.append(
+        LayerSpec(
+            f"{site}.project",
+            Operator.CONV,
+            hidden,
+            out_channels,
+            out_size,
+            out_size,
+            precision=project,
+            residual=stride == 1 and in_channels == out_channels,
+        )
+    )
+    return tuple(layers)
+
+
+@FAMILIES.register("mobilenetv3")
+class MobileNetV3(Family):
+    """Dimensions and layers of a MobileNetV3 space."""
+
+    name = "mobilenetv3"
+    settings_type = MobileNetV3Settings
+    settings: MobileNetV3Settings
+
+    @property
+    def input_channels(self) -> int:
+        return self.settings.input_channels
+
+    @property
+    def classes(self) -> int:
+        return self.settings.classes
+
+    def dimensions(self) -> tuple[Dimension, ...]:
+        settings = self.settings
+        bits: Sequence[Choice] = sorted({bits_of(scheme) for scheme in settings.schemes})
+        found: list[Dimension] = []
+
+        def add(name: str, kind: DimensionKind, choices: Sequence[Choice]) -> None:
+            found.append(Dimension(name, kind, tuple(choices)))
+
+        add("resolution", DimensionKind.RESOLUTION, settings.resolution)
+        add("stem.width", DimensionKind.WIDTH, settings.stem)
+        for i, stage in enumerate(settings.stages, start=1):
+            add(f"stage{i}.width", DimensionKind.WIDTH, stage.width)
+            add(f"stage{i}.depth", DimensionKind.DEPTH, stage.depth)
+            for j in range(max(stage.depth)):
+                site = f"stage{i}.block{j}"
+                add(f"{site}.expansion", DimensionKind.EXPANSION, stage.expansion)
+                add(f"{site}.kernel", DimensionKind.KERNEL, stage.kernel)
+                add(f"{site}.se", DimensionKind.SQUEEZE_EXCITE, stage.squeeze_excite)
+                for layer in ("expand", "depthwise", "project"):
+                    add(f"{site}.{layer}.w_bits", DimensionKind.W_BITS, bits)
+        add("head.width", DimensionKind.WIDTH, settings.head)
+        add("head.w_bits", DimensionKind.W_BITS, bits)
+        add("classifier.w_bits", DimensionKind.W_BITS, bits)
+        return tuple(found)
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Stem, one slot a block, and the tail; each reads the resolution and its own widths."""
+        slots = [Slot("stem", ("resolution", "stem.width"), self._stem)]
+        width, strides = "stem.width", [2]
+        for i, stage in enumerate(self.settings.stages, start=1):
+            for j in range(max(stage.depth)):
+                slots.append(self._block_slot(i, j, width, tuple(strides)))
+                width = f"stage{i}.width"
+                strides.append(stage.stride if j == 0 else 1)
+        slots.append(self._tail_slot(width, tuple(strides)))
+        return tuple(slots)
+
+    def _stem(self, values: Values) -> tuple[LayerSpec, ...]:
+        resolution = int(values["resolution"])
+        return (
+            LayerSpec(
+                "stem",
+                Operator.CONV,
+                self.settings.input_channels,
+                int(values["stem.width"]),
+                resolution,
+                _halved(resolution, 2),
+                kernel=3,
+                stride=2,
+                activation=Activation.HARDSWISH,
+            ),
+        )
+
+    def _block_slot(self, i: int, j: int, width_in: str, strides: tuple[int, ...]) -> Slot:
+        stage, site, width_out = (
+            self.settings.stages[i - 1],
+            f"stage{i}.block{j}",
+            f"stage{i}.width",
+        )
+
+        def layers(values: Values) -> tuple[LayerSpec, ...]:
+            return block_layers(
+                site,
+                int(values[width_in]),
+                int(values[width_out]),
+                _size(values, strides),
+                int(values[f"{site}.kernel"]),
+                stage.stride if j == 0 else 1,
+                int(values[f"{site}.expansion"]),
+                bool(values[f"{site}.se"]),
+                stage.activation,
+                values,
+            )
+
+        own = ("expansion", "kernel", "se", "expand.w_bits", "depthwise.w_bits", "project.w_bits")
+        widths = dict.fromkeys((width_in, width_out))
+        reads = ("resolution", *widths, *(f"{site}.{name}" for name in own))
+        return Slot(site, reads, layers, depth=(f"stage{i}.depth", j + 1))
+
+    def _tail_slot(self, width_in: str, strides: tuple[int, ...]) -> Slot:
+        def layers(values: Values) -> tuple[LayerSpec, ...]:
+            size, width = _size(values, strides), int(values["head.width"])
+            return (
+                LayerSpec(
+                    "head",
+                    Operator.CONV,
+                    int(values[width_in]),
+                    width,
+                    size,
+                    size,
+                    activation=Activation.HARDSWISH,
+                    precision=site_precision(values, "head"),
+                ),
+                LayerSpec("pool", Operator.GLOBAL_POOL, width, width, size, 1),
+                LayerSpec(
+                    "classifier",
+                    Operator.LINEAR,
+                    width,
+                    self.settings.classes,
+                    precision=site_precision(values, "classifier"),
+                ),
+            )
+
+        reads = ("resolution", width_in, "head.width", "head.w_bits", "classifier.w_bits")
+        return Slot("tail", reads, layers)
+
+
+def _size(values: Values, strides: tuple[int, ...]) -> int:
+    """Height and width of the map after windows of these strides."""
+    size = int(values["resolution"])
+    for stride in strides:
+        size = _halved(size, stride)
+    return size

@@ -1,0 +1,95 @@
+"""LayerSpec: what one layer of a subnet is. Everything that needs geometry reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from spaces.quant_scheme import FP32, LayerPrecision
+
+
+class Operator(StrEnum):
+    """What a layer computes."""
+
+    CONV = "conv"
+    DEPTHWISE_CONV = "depthwise_conv"
+    SQUEEZE_EXCITE = "squeeze_excite"
+    GLOBAL_POOL = "global_pool"
+    LINEAR = "linear"
+
+
+class Activation(StrEnum):
+    """The non-linearity that follows a layer."""
+
+    NONE = "none"
+    RELU = "relu"
+    HARDSWISH = "hardswish"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One layer of a subnet, with batch normalisation folded in.
+
+    Attributes:
+        site: Place in the network, unique within a subnet: `stage1.block0.expand`.
+        operator: What it computes.
+        in_channels: Channels (features) that it reads.
+        out_channels: Channels (features) that it writes.
+        in_size: Height and width of its square input, in pixels; 1 for a linear layer.
+        out_size: Height and width of its output, in pixels.
+        kernel: Height and width of the window, in pixels; the padding is `kernel // 2`.
+        stride: Step of the window, in pixels.
+        groups: Number of channel groups.
+        activation: Applied to the output, before a residual is added.
+        precision: Schemes of the weight and of the layer's *input*.
+        residual: Whether the input of the layer's block is added to the output.
+        hidden_channels: Width of a squeeze-and-excite bottleneck, else 0.
+    """
+
+    site: str
+    operator: Operator
+    in_channels: int
+    out_channels: int
+    in_size: int = 1
+    out_size: int = 1
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    activation: Activation = Activation.NONE
+    precision: LayerPrecision = FP32
+    residual: bool = False
+    hidden_channels: int = 0
+
+    @property
+    def padding(self) -> int:
+        """Zeros added at each border, in pixels."""
+        return self.kernel // 2
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` turns back into an equal spec."""
+        return {
+            "site": self.site,
+            "operator": str(self.operator),
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "in_size": self.in_size,
+            "out_size": self.out_size,
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "groups": self.groups,
+            "activation": str(self.activation),
+            "precision": self.precision.to_json(),
+            "residual": self.residual,
+            "hidden_channels": self.hidden_channels,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LayerSpec:
+        """The spec that `to_json` described."""
+        fields = dict(data)
+        fields["operator"] = Operator(fields["operator"])
+        fields["activation"] = Activation(fields["activation"])
+        fields["precision"] = LayerPrecision.from_json(fields["precision"])
+        return cls(**fields)

@@ -1,0 +1,364 @@
+"""SearchSpace: dimensions, the family's geometry, and the rules that make a point canonical."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+
+from spaces.capabilities import DeviceCapabilities
+from spaces.config import Config
+from spaces.dimension import Choice, Dimension, DimensionKind
+from spaces.errors import ConfigError, SpaceError, UnknownNameError
+from spaces.families import FAMILIES, Family
+from spaces.layer_spec import LayerSpec, Operator
+from spaces.quant_scheme import bits_of
+
+Population = NDArray[np.int16]
+SlotFunction = Callable[[tuple[LayerSpec, ...]], NDArray[np.float64]]
+
+
+class SearchSpace:
+    """An ordered tuple of dimensions over one family.
+
+    A point is a row of choice indices, a population an int16 array (n, d) of rows; see
+    `spaces.population` for the operators on populations.
+
+    Args:
+        name: What users call it.
+        family: The geometry.
+        choices: Fewer choices for some dimensions, by dimension name; the others keep those of
+            the family. Made by `restrict`.
+
+    Raises:
+        SpaceError: A choice that the family does not have, or none left.
+    """
+
+    def __init__(
+        self, name: str, family: Family, choices: Mapping[str, Sequence[Choice]] | None = None
+    ) -> None:
+        self.name = name
+        self.family = family
+        kept = dict(choices or {})
+        dimensions = []
+        for dimension in family.dimensions():
+            chosen = kept.pop(dimension.name, dimension.choices)
+            for choice in chosen:
+                dimension.index(choice)
+            ordered = tuple(c for c in dimension.choices if c in set(chosen))
+            dimensions.append(Dimension(dimension.name, dimension.kind, ordered))
+        self.dimensions: tuple[Dimension, ...] = tuple(dimensions)
+        self.names = tuple(d.name for d in self.dimensions)
+        self._positions = {name: i for i, name in enumerate(self.names)}
+        if kept:
+            raise UnknownNameError("dimension", next(iter(kept)), self.names)
+        self.cardinalities = np.array([len(d.choices) for d in self.dimensions], np.int64)
+        self.slots = family.slots()
+        self._slot_reads = [np.array([self._positions[r] for r in s.reads]) for s in self.slots]
+        self._tables: dict[tuple[SlotFunction, int], _SlotTable] = {}
+
+    @property
+    def log10_size(self) -> float:
+        """log10 of the number of points, counting skipped genes."""
+        return float(np.log10(self.cardinalities).sum())
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits that depend on the family, its settings and all choices."""
+        text = json.dumps(self.to_json() | {"name": None}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def position(self, name: str) -> int:
+        """Column of a dimension in a population.
+
+        Raises:
+            UnknownNameError: No dimension has this name.
+        """
+        try:
+            return self._positions[name]
+        except KeyError:
+            raise UnknownNameError("dimension", name, self.names) from None
+
+    # -- points ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _gates(self) -> tuple[tuple[NDArray[np.int64], int, NDArray[np.bool_]], ...]:
+        """(columns of a slot, depth column, depth index -> present) for every optional slot."""
+        gates = []
+        for slot in self.slots:
+            if slot.depth is None:
+                continue
+            depth, least = slot.depth
+            columns = [i for i, n in enumerate(self.names) if n.startswith(f"{slot.name}.")]
+            present = np.array([int(c) >= least for c in self._dimension(depth).choices])
+            gates.append((np.array(columns, np.int64), self._positions[depth], present))
+        return tuple(gates)
+
+    def active(self, population: Population) -> NDArray[np.bool_]:
+        """Which genes count: bool (n, d), False for genes of blocks that the depth skips."""
+        mask = np.ones(population.shape, np.bool_)
+        for columns, depth, present in self._gates:
+            mask[:, columns] = present[population[:, depth]][:, None]
+        return mask
+
+    def from_indices(self, indices: ArrayLike) -> Config:
+        """The canonical config of a row of choice indices (d,).
+
+        Raises:
+            SpaceError: Wrong length, or an index out of range.
+        """
+        row = np.array(indices, np.int16)
+        if row.shape != self.cardinalities.shape:
+            raise SpaceError(f"{row.size} indices for the {len(self.names)} dimensions of {self}")
+        wrong = np.flatnonzero((row < 0) | (row >= self.cardinalities))
+        if wrong.size:
+            where = int(wrong[0])
+            raise SpaceError(
+                f"index {row[where]} of {self.names[where]} is out of range; "
+                f"allowed: 0 to {self.cardinalities[where] - 1}"
+            )
+        row[~self.active(row[None])[0]] = 0
+        return Config(self, row)
+
+    def config(self, values: Mapping[str, Choice]) -> Config:
+        """The config with these values; a dimension of a skipped block may be missing or out of
+        this space's choices, since it does not count.
+
+        Raises:
+            UnknownNameError: A name is no dimension.
+            SpaceError: A value is not allowed, or an active dimension has none.
+        """
+        for name in values:
+            self.position(name)
+        row = np.zeros(len(self.names), np.int16)
+        for i, dimension in enumerate(self.dimensions):
+            if values.get(dimension.name) in dimension.choices:
+                row[i] = dimension.index(values[dimension.name])
+        for column in np.flatnonzero(self.active(row[None])[0]):
+            dimension = self.dimensions[int(column)]
+            if dimension.name not in values:
+                raise SpaceError(f"{dimension.name} has no value; allowed: {dimension.choices}")
+            dimension.index(values[dimension.name])
+        return self.from_indices(row)
+
+    def contains(self, config: Config) -> bool:
+        """Whether every active value of `config` is a choice of this space."""
+        try:
+            return self.config(config).key == config.key
+        except (SpaceError, UnknownNameError):
+            return False
+
+    def max_config(self) -> Config:
+        """Every dimension at its last, largest choice."""
+        return self.from_indices(self.cardinalities - 1)
+
+    def min_config(self) -> Config:
+        """Every dimension at its first, smallest choice."""
+        return self.from_indices(np.zeros(len(self.names)))
+
+    # -- geometry -------------------------------------------------------------------------------
+
+    def layer_specs(self, config: Config) -> tuple[LayerSpec, ...]:
+        """The layers of the subnet, in the order of execution."""
+        return tuple(
+            layer
+            for slot in self.slots
+            if slot.depth is None or int(config[slot.depth[0]]) >= slot.depth[1]
+            for layer in slot.layers(config)
+        )
+
+    def slot_features(self, population: Population, function: SlotFunction) -> NDArray[np.float64]:
+        """`function` of every slot's layers, for a whole population at once.
+
+        A slot's layers depend on few dimensions, so each distinct slot is computed once and
+        remembered. Equal to calling `function` on each config's layers slot by slot.
+
+        Args:
+            population: int16 (n, d).
+            function: Layers of one slot -> float (f,); must be a module-level function, since
+                the memory is kept per function. It is never called for an absent slot.
+
+        Returns:
+            float64 (n, slots, f), zero where a slot is absent.
+        """
+        columns = []
+        for number, slot in enumerate(self.slots):
+            table = self._tables.setdefault((function, number), _SlotTable(self, number, function))
+            values = table.rows(population)
+            if slot.depth is not None:
+                depth, least = slot.depth
+                present = np.array([int(c) >= least for c in self._dimension(depth).choices])
+                values = np.where(present[population[:, self._positions[depth]], None], values, 0.0)
+            columns.append(values)
+        return np.stack(columns, axis=1)
+
+    def _dimension(self, name: str) -> Dimension:
+        return self.dimensions[self.position(name)]
+
+    # -- restriction ----------------------------------------------------------------------------
+
+    def restrict(
+        self,
+        capabilities: DeviceCapabilities | None = None,
+        choices: Mapping[str, Sequence[Choice]] | None = None,
+    ) -> SearchSpace:
+        """The sub-space that a device executes and a user wants: same names, fewer choices.
+
+        Args:
+            capabilities: Bit-widths and operators that it does not list are removed.
+            choices: Dimension name, or a pattern such as `stage*.kernel`, -> values to keep.
+
+        Raises:
+            SpaceError: A value that this space does not have, or a dimension with none left.
+            UnknownNameError: A pattern that matches no dimension.
+        """
+        kept: dict[str, tuple[Choice, ...]] = {d.name: d.choices for d in self.dimensions}
+        for pattern, wanted in (choices or {}).items():
+            matching = [n for n in self.names if fnmatch.fnmatchcase(n, pattern)]
+            if not matching:
+                raise UnknownNameError("dimension", pattern, self.names)
+            for name in matching:
+                for choice in wanted:
+                    self._dimension(name).index(choice)
+                kept[name] = tuple(c for c in kept[name] if c in wanted)
+        if capabilities is not None:
+            for dimension in self.dimensions:
+                allowed = _executable(dimension, capabilities)
+                kept[dimension.name] = tuple(c for c in kept[dimension.name] if c in allowed)
+        empty = [name for name, values in kept.items() if not values]
+        if empty:
+            raise SpaceError(
+                f"nothing is left of {empty[0]} in {self.name}: it has "
+                f"{self._dimension(empty[0]).choices}, and the device or the wanted values "
+                "allow none of them"
+            )
+        return SearchSpace(self.name, self.family, kept)
+
+    def unsupported(self, capabilities: DeviceCapabilities) -> dict[str, tuple[Choice, ...]]:
+        """Dimension name -> choices that the device does not execute; empty when all do."""
+        found = {}
+        for dimension in self.dimensions:
+            allowed = _executable(dimension, capabilities)
+            removed = tuple(c for c in dimension.choices if c not in allowed)
+            if removed:
+                found[dimension.name] = removed
+        return found
+
+    # -- JSON -----------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` turns back into an equal space."""
+        return {
+            "name": self.name,
+            "family": self.family.name,
+            "settings": self.family.to_json(),
+            "choices": {d.name: list(d.choices) for d in self.dimensions},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """The space that `to_json` described.
+
+        Raises:
+            UnknownNameError: No such family.
+            ConfigError: The family refuses the settings.
+        """
+        family = make_family(str(data["family"]), data["settings"])
+        return cls(str(data["name"]), family, data.get("choices"))
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self.name}, 10^{self.log10_size:.1f} configs)"
+
+
+def make_family(name: str, settings: Mapping[str, Any]) -> Family:
+    """The registered family `name` with validated settings.
+
+    Raises:
+        UnknownNameError: No such family.
+        ConfigError: An unknown or invalid setting.
+    """
+    family = FAMILIES.get(name)
+    try:
+        return family(family.settings_type.model_validate(settings))
+    except ValidationError as error:
+        raise ConfigError(f"settings of family {name!r}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error on one line: where, what, which value."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"])) or "value"
+    given = (
+        "" if problem["type"] in ("missing", "extra_forbidden") else f" (got {problem['input']!r})"
+    )
+    return f"{where}: {problem['msg']}{given}"
+
+
+def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:
+    """The choices of a dimension that a device executes."""
+    if dimension.kind is DimensionKind.W_BITS:
+        bits = {bits_of(scheme) for scheme in capabilities.schemes}
+        return {c for c in dimension.choices if c in bits}
+    if (
+        dimension.kind is DimensionKind.SQUEEZE_EXCITE
+        and Operator.SQUEEZE_EXCITE not in capabilities.operators
+    ):
+        return {0}
+    return set(dimension.choices)
+
+
+class _SlotTable:
+    """Remembered features of one slot, one row for every combination of the genes it reads."""
+
+    # Beyond this many combinations a dense table would waste memory.
+    _DENSE_LIMIT = 1 << 18
+
+    def __init__(self, space: SearchSpace, number: int, function: SlotFunction) -> None:
+        self.slot = space.slots[number]
+        self.columns = space._slot_reads[number]
+        self.dimensions = [space.dimensions[c] for c in self.columns]
+        self.function = function
+        sizes = [len(d.choices) for d in self.dimensions]
+        self.radix = np.cumprod([1, *sizes[:-1]]).astype(np.int64)
+        self.size = int(np.prod(sizes))
+        self.row_of: dict[int, int] = {}
+        self.dense = np.full(self.size, -1, np.int64) if self.size <= self._DENSE_LIMIT else None
+        self.values = np.zeros((0, 0))
+        self.used = 0
+
+    def rows(self, population: Population) -> NDArray[np.float64]:
+        """Features (n, f) of the slot in every row of a population (n, d)."""
+        keys = population[:, self.columns].astype(np.int64) @ self.radix
+        if self.dense is not None:
+            positions = self.dense[keys]
+            for key in np.unique(keys[positions < 0]):
+                self.dense[key] = self._compute(int(key))
+            positions = self.dense[keys]
+        else:
+            distinct, inverse = np.unique(keys, return_inverse=True)
+            for key in distinct:
+                if int(key) not in self.row_of:
+                    self.row_of[int(key)] = self._compute(int(key))
+            positions = np.array([self.row_of[int(k)] for k in distinct], np.int64)[inverse]
+        found: NDArray[np.float64] = self.values[positions]
+        return found
+
+    def _compute(self, key: int) -> int:
+        digits = (key // self.radix) % np.array([len(d.choices) for d in self.dimensions])
+        chosen = {d.name: d.choices[i] for d, i in zip(self.dimensions, digits, strict=True)}
+        row = self.function(self.slot.layers(chosen))
+        if self.used == len(self.values):
+            grown = np.zeros((max(64, 2 * self.used), len(row)))
+            if self.used:
+                grown[: self.used] = self.values
+            self.values = grown
+        self.values[self.used] = row
+        self.used += 1
+        return self.used - 1

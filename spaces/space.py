@@ -20,6 +20,7 @@ from spaces.errors import ConfigError, SpaceError, UnknownNameError
 from spaces.families import FAMILIES, Family
 from spaces.layer_spec import LayerSpec, Operator
 from spaces.quant_scheme import bits_of
+from spaces.settings import explain
 
 Population = NDArray[np.int16]
 SlotFunction = Callable[[tuple[LayerSpec, ...]], NDArray[np.float64]]
@@ -288,17 +289,9 @@ def make_family(name: str, settings: Mapping[str, Any]) -> Family:
     try:
         return family(family.settings_type.model_validate(settings))
     except ValidationError as error:
-        raise ConfigError(f"settings of family {name!r}: {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error on one line: where, what, which value."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"])) or "value"
-    given = (
-        "" if problem["type"] in ("missing", "extra_forbidden") else f" (got {problem['input']!r})"
-    )
-    return f"{where}: {problem['msg']}{given}"
+        raise ConfigError(
+            f"settings of family {name!r}: {explain(error, family.settings_type)}"
+        ) from None
 
 
 def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:

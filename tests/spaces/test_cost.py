@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from spaces import W8A8, LayerSpec, Operator, cost, layer_cost, tensor_layout
+from spaces.quant_scheme import U8_ACTIVATION, LayerPrecision
+
+
+def test_conv_cost_by_hand():
+    spec = LayerSpec("c", Operator.CONV, 16, 24, 8, 4, kernel=3, stride=2)
+    found = layer_cost(spec)
+    assert (found.macs, found.params) == (16 * 24 * 9 * 16, 16 * 24 * 9 + 24)
+    assert found.bytes == 4 * found.params
+
+
+def test_integer_depthwise_layout_by_hand():
+    spec = LayerSpec(
+        "d", Operator.DEPTHWISE_CONV, 48, 48, 8, 8, kernel=5, groups=48, precision=W8A8
+    )
+    assert tensor_layout(spec) == {
+        "d.weight": ("int8", (48, 1, 5, 5)),
+        "d.bias": ("int32", (48,)),
+        "d.scale": ("float32", (48,)),
+        "d.input_scale": ("float32", ()),
+        "d.input_zero_point": ("int32", ()),
+    }
+    assert layer_cost(spec).bytes == 48 * 25 + 48 * 4 + 48 * 4 + 8
+    assert layer_cost(spec).macs == 48 * 25 * 64
+
+
+def test_squeeze_excite_runs_once_per_image():
+    spec = LayerSpec(
+        "s", Operator.SQUEEZE_EXCITE, 64, 64, 7, 7, hidden_channels=16,
+        precision=LayerPrecision(None, U8_ACTIVATION),
+    )  # fmt: skip
+    assert layer_cost(spec).macs == 2 * 64 * 16
+    assert layer_cost(spec).bytes == 4 * (2 * 64 * 16 + 16 + 64) + 8
+
+
+def test_costs_add_up(space):
+    layers = space.layer_specs(space.max_config())
+    assert cost(layers).macs == sum(layer_cost(layer).macs for layer in layers)
+    pool = next(layer for layer in layers if layer.operator is Operator.GLOBAL_POOL)
+    assert layer_cost(pool).bytes == layer_cost(pool).macs == 0
+
+
+def test_int8_subnet_is_about_a_quarter_of_the_bytes(space):
+    largest = space.max_config().to_json()
+    integer = {k: 8 if k.endswith("w_bits") else v for k, v in largest.items()} | {
+        k: 0 for k in largest if k.endswith(".se")
+    }
+    floating = integer | {k: 32 for k in largest if k.endswith("w_bits")}
+    sizes = [cost(space.layer_specs(space.config(v))).bytes for v in (integer, floating)]
+    assert 0.25 < sizes[0] / sizes[1] < 0.33

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spaces import (
+    DeviceCapabilities,
+    Operator,
+    SearchSpace,
+    SpaceError,
+    UnknownNameError,
+    cost,
+    get_space,
+)
+from spaces.errors import ConfigError
+from spaces.population import sample
+
+
+def capabilities(*schemes: str, operators=tuple(Operator)) -> DeviceCapabilities:
+    return DeviceCapabilities("avx2", 1, 1, frozenset(operators), frozenset(schemes))
+
+
+def _cost_row(layers):
+    total = cost(layers)
+    return np.array([total.macs, total.params, total.bytes, len(layers)], np.float64)
+
+
+def test_space_has_at_least_10_to_the_12_configs(space):
+    assert space.log10_size >= 12
+    assert {str(d.kind) for d in space.dimensions} >= {
+        "resolution", "depth", "width", "expansion", "kernel", "squeeze_excite", "w_bits",
+    }  # fmt: skip
+
+
+def test_slot_features_equal_layers_one_config_at_a_time(space):
+    population = sample(space, 200, np.random.default_rng(3))
+    vectorised = space.slot_features(population, _cost_row).sum(axis=1)
+    for row, found in zip(population, vectorised, strict=True):
+        assert np.array_equal(found, _cost_row(space.layer_specs(space.from_indices(row))))
+
+
+def test_slot_features_without_a_dense_table_are_the_same(space, monkeypatch):
+    from spaces import space as module
+
+    population = sample(space, 50, np.random.default_rng(4))
+    dense = space.slot_features(population, _cost_row)
+    monkeypatch.setattr(module._SlotTable, "_DENSE_LIMIT", 0)
+    fresh = SearchSpace.from_json(space.to_json())
+    assert np.array_equal(fresh.slot_features(population, _cost_row), dense)
+
+
+def test_skipped_blocks_do_not_count_in_the_key(space):
+    shallow = space.max_config().to_json() | {"stage1.depth": 1}
+    other = shallow | {"stage1.block2.kernel": 3, "stage1.block1.project.w_bits": 8}
+    assert space.config(shallow).key == space.config(other).key
+    assert space.config(shallow).key != space.config(shallow | {"stage1.block0.kernel": 3}).key
+
+
+def test_config_round_trips_and_keeps_its_key_in_a_restriction(space):
+    restricted = space.restrict(choices={"stage*.kernel": [5], "resolution": [24, 32]})
+    for row in sample(restricted, 50, np.random.default_rng(0)):
+        config = restricted.from_indices(row)
+        base = space.config(config.to_json())
+        assert base.key == config.key
+        assert space.layer_specs(base) == restricted.layer_specs(config)
+        assert restricted.contains(base)
+    assert not restricted.contains(space.min_config())
+
+
+def test_restrict_removes_what_a_device_does_not_execute(space):
+    fp32_only = space.restrict(capabilities("fp32"))
+    assert all(d.choices == (32,) for d in fp32_only.dimensions if d.kind == "w_bits")
+    without_se = space.restrict(
+        capabilities("fp32", "w8a8", operators=set(Operator) - {Operator.SQUEEZE_EXCITE})
+    )
+    assert all(d.choices == (0,) for d in without_se.dimensions if d.name.endswith(".se"))
+    assert space.unsupported(capabilities("fp32", "w8a8")) == {}
+    assert space.unsupported(capabilities("fp32"))["head.w_bits"] == (8,)
+
+
+def test_restrict_to_nothing_is_an_error_that_names_the_dimension(space):
+    with pytest.raises(SpaceError, match=r"head\.w_bits"):
+        space.restrict(choices={"head.w_bits": [8]}).restrict(capabilities("fp32"))
+    with pytest.raises(SpaceError, match=r"kernel = 9 is not allowed; allowed: 3, 5"):
+        space.restrict(choices={"stage1.block0.kernel": [9]})
+    with pytest.raises(UnknownNameError, match="stage9"):
+        space.restrict(choices={"stage9.*": [1]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resolution": 33}, "resolution = 33 is not allowed; allowed: 20, 24, 28, 32"),
+        ({"resolutoin": 32}, "Did you mean 'resolution'"),
+    ],
+)
+def test_config_refuses_what_is_not_in_the_space(space, change, message):
+    with pytest.raises((SpaceError, UnknownNameError), match=message):
+        space.config(space.max_config().to_json() | change)
+
+
+def test_config_needs_every_active_value(space):
+    values = space.max_config().to_json()
+    del values["stage3.block2.kernel"]
+    with pytest.raises(SpaceError, match=r"stage3.block2.kernel has no value"):
+        space.config(values)
+    assert space.config(values | {"stage3.depth": 1})["stage3.depth"] == 1
+
+
+def test_indices_out_of_range_are_refused(space):
+    row = np.zeros(len(space.names))
+    row[0] = 99
+    with pytest.raises(SpaceError, match="index 99 of resolution"):
+        space.from_indices(row)
+    with pytest.raises(SpaceError, match="3 indices"):
+        space.from_indices([0, 1, 2])
+
+
+def test_json_round_trip_keeps_the_key_and_restrictions_change_it(space):
+    restricted = space.restrict(choices={"resolution": [32]})
+    assert SearchSpace.from_json(restricted.to_json()).key == restricted.key != space.key
+
+
+def test_unknown_family_and_settings_are_refused(space):
+    data = space.to_json()
+    with pytest.raises(UnknownNameError, match="mobilenetv3"):
+        SearchSpace.from_json(data | {"family": "mobilenetv4"})
+    with pytest.raises(ConfigError, match="Did you mean 'resolution'"):
+        SearchSpace.from_json(
+            data | {"settings": {**data["settings"], "resolutions": [32]}, "choices": {}}
+        )
+    with pytest.raises(ConfigError, match="multiples of 8"):
+        SearchSpace.from_json(data | {"settings": {**data["settings"], "head": [100]}})
+    with pytest.raises(ConfigError, match="w7a7"):
+        SearchSpace.from_json(data | {"settings": {**data["settings"], "schemes": ["w7a7"]}})
+    with pytest.raises(UnknownNameError, match="mobilenetv3_digits"):
+        get_space("mobilenetv3_digit")

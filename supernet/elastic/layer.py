@@ -1,0 +1,187 @@
+"""Elastic layers: an operator with the quantisation of its input and what follows it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spaces.layer_spec import Activation, LayerSpec
+from supernet.elastic.conv import ElasticConv2d
+from supernet.elastic.linear import ElasticLinear
+from supernet.elastic.norm import ElasticBatchNorm2d
+from supernet.elastic.options import LayerOptions
+from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
+from supernet.fake_quantizer import FakeQuantizer
+from supernet.folding import fold_float, fold_integer
+
+_OBSERVED_ELEMENTS = 32768
+
+
+def apply_activation(x: Tensor, activation: Activation) -> Tensor:
+    """`x` after the non-linearity; any shape."""
+    if activation is Activation.RELU:
+        return F.relu(x)
+    return F.hardswish(x) if activation is Activation.HARDSWISH else x
+
+
+class ElasticLayer(nn.Module):
+    """One site of a supernet: becomes any LayerSpec that fits its options.
+
+    `forward` is `compute(quantize_input(x))`; a block calls the halves itself, because its
+    shortcut carries the quantised input.
+
+    Args:
+        options: What the site must be able to become.
+    """
+
+    def __init__(self, options: LayerOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.spec = options.largest
+        self.input_quantizer = FakeQuantizer(options.activation_schemes, None)
+        self.observed: list[Tensor] | None = None
+
+    def activate(self, spec: LayerSpec) -> None:
+        """Become `spec`: changes views, copies no weight.
+
+        Raises:
+            SupernetConfigError: The store has no such part.
+        """
+        self.options.check(spec)
+        self.spec = spec
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """`x`, fake-quantised when the active precision says so; while values are observed for
+        calibration, `x` itself."""
+        if self.observed is not None:
+            flat = x.detach().flatten()
+            self.observed.append(flat[:: max(1, len(flat) // _OBSERVED_ELEMENTS)].clone())
+            return x
+        scheme = self.spec.precision.activation
+        if scheme is None:
+            return x
+        out: Tensor = self.input_quantizer(x, scheme)
+        return out
+
+    def calibrate_input(self) -> None:
+        """Set the input's scales from the values observed so far, and stop observing."""
+        if self.observed:
+            values = torch.cat(self.observed)
+            for scheme in self.options.activation_schemes:
+                self.input_quantizer.calibrate(values, scheme)
+        self.observed = None
+
+    @abstractmethod
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer on its (already quantised) input."""
+
+    @abstractmethod
+    def calibrate_weights(self) -> None:
+        """Set the weight's scales from the whole weight."""
+
+    @abstractmethod
+    def export_weights(self) -> dict[str, Tensor]:
+        """Detached copies of the active tensors, named as in `spaces.cost.tensor_layout`."""
+
+    def export(self) -> dict[str, Tensor]:
+        """`export_weights` and, for a quantised input, `input_scale` and `input_zero_point`."""
+        tensors = self.export_weights()
+        scheme = self.spec.precision.activation
+        if scheme is not None:
+            one = self.input_quantizer.export_int(torch.zeros(1), scheme)
+            tensors["input_scale"] = one.scale
+            tensors["input_zero_point"] = one.zero_point
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`compute(quantize_input(x))`."""
+        return self.compute(self.quantize_input(x))
+
+    def _input_scale(self) -> Tensor:
+        scheme = self.spec.precision.activation
+        if scheme is None:
+            raise ValueError(f"{self.spec.site}: integer weights need a quantised input")
+        return self.input_quantizer.export_int(torch.zeros(1), scheme).scale
+
+
+class ElasticConvLayer(ElasticLayer):
+    """Convolution, BatchNorm, activation."""
+
+    def __init__(self, options: LayerOptions) -> None:
+        super().__init__(options)
+        self.conv = ElasticConv2d(options)
+        self.norm = ElasticBatchNorm2d(options.largest.out_channels)
+
+    def activate(self, spec: LayerSpec) -> None:
+        super().activate(spec)
+        self.conv.activate(spec)
+        self.norm.activate(spec.out_channels)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """float32 [N, I, H, W] -> [N, O, H', W']."""
+        return apply_activation(self.norm(self.conv(x)), self.spec.activation)
+
+    def calibrate_weights(self) -> None:
+        self.conv.calibrate_weights()
+
+    @torch.no_grad()
+    def export_weights(self) -> dict[str, Tensor]:
+        multiplier, offset = self.norm.affine()
+        if self.spec.precision.weight is None:
+            return fold_float(self.conv.float_weight(), multiplier, offset)
+        return fold_integer(self.conv.export_int(), self._input_scale(), multiplier, offset)
+
+
+class ElasticLinearLayer(ElasticLayer):
+    """Linear layer with bias."""
+
+    def __init__(self, options: LayerOptions) -> None:
+        super().__init__(options)
+        self.linear = ElasticLinear(options)
+
+    def activate(self, spec: LayerSpec) -> None:
+        super().activate(spec)
+        self.linear.activate(spec)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """float32 [N, I] -> [N, O]."""
+        return apply_activation(self.linear(x), self.spec.activation)
+
+    def calibrate_weights(self) -> None:
+        self.linear.calibrate_weights()
+
+    @torch.no_grad()
+    def export_weights(self) -> dict[str, Tensor]:
+        bias = self.linear.bias_view()
+        one = torch.ones_like(bias)
+        if self.spec.precision.weight is None:
+            return fold_float(self.linear.weight_view(), one, bias)
+        return fold_integer(self.linear.export_int(), self._input_scale(), one, bias)
+
+
+class ElasticSqueezeExciteLayer(ElasticLayer):
+    """Squeeze-and-excite with float32 weights."""
+
+    def __init__(self, options: LayerOptions) -> None:
+        super().__init__(options)
+        self.squeeze_excite = ElasticSqueezeExcite(options)
+
+    def activate(self, spec: LayerSpec) -> None:
+        super().activate(spec)
+        self.squeeze_excite.activate(spec)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> the same shape."""
+        out: Tensor = self.squeeze_excite(x)
+        return out
+
+    def calibrate_weights(self) -> None:
+        """Nothing to do: the weights are float32 in every precision."""
+
+    def export_weights(self) -> dict[str, Tensor]:
+        names = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+        views = self.squeeze_excite.views()
+        return {n: v.detach().clone() for n, v in zip(names, views, strict=True)}

@@ -1,0 +1,17 @@
+"""Errors of training data, checkpoints and supernets that a user can cause and mend."""
+
+from __future__ import annotations
+
+from spaces.errors import ConfigError, CorruptFileError, NetcarveError
+
+
+class DataError(NetcarveError):
+    """A data set is missing, malformed, too small, or holds a single class."""
+
+
+class CheckpointError(CorruptFileError):
+    """A checkpoint or a stored subnet is missing, damaged, or belongs to another run."""
+
+
+class SupernetConfigError(ConfigError):
+    """A config, space or training option does not fit the supernet."""

@@ -1,0 +1,8 @@
+"""Supernets of the families of `spaces.families`; importing this package registers them."""
+
+from __future__ import annotations
+
+from supernet.families.mobilenetv3 import MobileNetV3Supernet
+from supernet.families.registry import SUPERNETS, build_supernet
+
+__all__ = ["SUPERNETS", "MobileNetV3Supernet", "build_supernet"]

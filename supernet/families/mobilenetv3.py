@@ -1,0 +1,78 @@
+"""The MobileNetV3 supernet; its geometry comes from the space's LayerSpecs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from spaces.layer_spec import LayerSpec
+from spaces.space import SearchSpace
+from supernet.elastic.block import ElasticInvertedResidual
+from supernet.elastic.layer import ElasticConvLayer, ElasticLayer, ElasticLinearLayer
+from supernet.families.registry import SUPERNETS
+from supernet.supernet import ChannelGroup, Supernet, layer_options
+
+
+@SUPERNETS.register("mobilenetv3")
+class MobileNetV3Supernet(Supernet):
+    """Stem, inverted residual blocks, head, global pooling, classifier.
+
+    Args:
+        space: A space of the family `mobilenetv3`.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        options = layer_options(space)
+        sites = dict.fromkeys(site.rpartition(".")[0] for site in options if "." in site)
+        self.stem = ElasticConvLayer(options["stem"])
+        self.blocks = nn.ModuleList(ElasticInvertedResidual(site, options) for site in sites)
+        self.head = ElasticConvLayer(options["head"])
+        self.classifier = ElasticLinearLayer(options["classifier"])
+        self.activate(self.active)
+
+    def _blocks(self) -> list[ElasticInvertedResidual]:
+        return [b for b in self.blocks if isinstance(b, ElasticInvertedResidual)]
+
+    def layers(self) -> dict[str, ElasticLayer]:
+        found: dict[str, ElasticLayer] = {"stem": self.stem}
+        for block in self._blocks():
+            found |= block.layers()
+        return found | {"head": self.head, "classifier": self.classifier}
+
+    def activate_specs(self, specs: Mapping[str, LayerSpec]) -> None:
+        for block in self._blocks():
+            block.activate(specs)
+        self.stem.activate(specs["stem"])
+        self.head.activate(specs["head"])
+        self.classifier.activate(specs["classifier"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # [N, C, R / 2, R / 2]
+        for block in self.blocks:
+            x = block(x)
+        x = self.head(x).mean((2, 3))  # [N, C]
+        out: Tensor = self.classifier(x)
+        return out
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """The residual stream of every stage, the stem, the head, and each block's inside."""
+        groups: list[ChannelGroup] = []
+        name, writers, readers = "stem", [self.stem], list[ElasticLayer]()
+        for block in self._blocks():
+            readers.append(block.expand)
+            stage = block.site.partition(".")[0]
+            if stage != name:
+                groups.append(ChannelGroup(name, tuple(writers), tuple(readers)))
+                name, writers, readers = stage, [], []
+            writers.append(block.project)
+            gates = () if block.se is None else (block.se,)
+            groups.append(
+                ChannelGroup(
+                    block.site, (block.expand, block.depthwise), (block.project,), gates
+                )
+            )
+        groups.append(ChannelGroup(name, tuple(writers), (*readers, self.head)))
+        groups.append(ChannelGroup("head", (self.head,), (self.classifier,)))
+        return groups

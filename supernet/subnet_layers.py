@@ -1,0 +1,158 @@
+"""Plain layers of an extracted subnet; none of them knows elasticity or training."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spaces.layer_spec import LayerSpec, Operator
+from supernet import integer_ops
+
+
+class InputQuantizer(nn.Module):
+    """A layer that reads u8: holds the scale and zero point of its input."""
+
+    input_scale: Tensor
+    input_zero_point: Tensor
+
+    def register_input(self) -> None:
+        """Add `input_scale` float32 [] and `input_zero_point` int32 []."""
+        self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """float32 -> u8, any shape."""
+        return integer_ops.quantize(x, self.input_scale, self.input_zero_point)
+
+    def dequantize(self, x: Tensor) -> Tensor:
+        """u8 -> float32, any shape."""
+        return integer_ops.dequantize(x, self.input_scale, self.input_zero_point)
+
+
+class FloatConv2d(InputQuantizer):
+    """Convolution with bias."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        shape = (spec.out_channels, spec.in_channels // spec.groups, spec.kernel, spec.kernel)
+        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels), requires_grad=False)
+        self.stride, self.padding, self.groups = spec.stride, spec.padding, spec.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, I, H, W] -> [N, O, H', W']."""
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, groups=self.groups
+        )
+
+
+class IntegerConv2d(InputQuantizer):
+    """u8 x s8 convolution with int32 accumulation and a float32 output."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        shape = (spec.out_channels, spec.in_channels // spec.groups, spec.kernel, spec.kernel)
+        self.register_buffer("weight", torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer("bias", torch.zeros(spec.out_channels, dtype=torch.int32))
+        self.register_buffer("scale", torch.ones(spec.out_channels))
+        self.stride, self.padding, self.groups = spec.stride, spec.padding, spec.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """u8 [N, I, H, W] -> float32 [N, O, H', W']."""
+        return integer_ops.qconv2d(
+            x,
+            self.input_zero_point,
+            self.weight,
+            self.bias,
+            self.scale,
+            self.stride,
+            self.padding,
+            self.groups,
+        )
+
+
+class FloatLinear(InputQuantizer):
+    """Linear layer with bias."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        shape = (spec.out_channels, spec.in_channels)
+        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, I] -> [N, O]."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class IntegerLinear(InputQuantizer):
+    """u8 x s8 matrix product with int32 accumulation and a float32 output."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        shape = (spec.out_channels, spec.in_channels)
+        self.register_buffer("weight", torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer("bias", torch.zeros(spec.out_channels, dtype=torch.int32))
+        self.register_buffer("scale", torch.ones(spec.out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """u8 [N, I] -> float32 [N, O]."""
+        return integer_ops.qlinear(
+            x, self.input_zero_point, self.weight, self.bias, self.scale
+        )
+
+
+class SqueezeExcite(InputQuantizer):
+    """x * hardsigmoid(expand(relu(reduce(mean(x))))), float32 inside."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        channels, hidden = spec.out_channels, spec.hidden_channels
+        self.reduce = nn.Linear(channels, hidden).requires_grad_(False)
+        self.expand = nn.Linear(hidden, channels).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> the same shape."""
+        hidden = F.relu(self.reduce(x.mean((2, 3))))  # [N, D]
+        return x * F.hardsigmoid(self.expand(hidden))[:, :, None, None]
+
+
+class GlobalPool(InputQuantizer):
+    """Mean over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> [N, C]."""
+        return x.mean((2, 3))
+
+
+def build_layer(spec: LayerSpec) -> InputQuantizer:
+    """The module that executes `spec`, with zero weights.
+
+    Raises:
+        ValueError: Integer weights on a float32 input, which no kernel executes.
+    """
+    integer, quantized = spec.precision.weight is not None, spec.precision.activation is not None
+    if integer and not quantized:
+        raise ValueError(f"{spec.site}: integer weights need a quantised input")
+    layer: InputQuantizer
+    match spec.operator:
+        case Operator.CONV | Operator.DEPTHWISE_CONV:
+            layer = IntegerConv2d(spec) if integer else FloatConv2d(spec)
+        case Operator.LINEAR:
+            layer = IntegerLinear(spec) if integer else FloatLinear(spec)
+        case Operator.SQUEEZE_EXCITE:
+            layer = SqueezeExcite(spec)
+        case Operator.GLOBAL_POOL:
+            layer = GlobalPool()
+    if quantized:
+        layer.register_input()
+    return layer

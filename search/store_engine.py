@@ -1,0 +1,151 @@
+"""Database engines: which URLs are allowed, and how SQLite is made safe for several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import StaticPool
+
+from search.errors import StoreError
+from search.home import working_home
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+BUSY_TIMEOUT_S = 30.0
+# An execution option of ours: a block that will write takes SQLite's write lock at its start.
+# A transaction that reads first and writes later cannot wait for the lock: it fails at once.
+WRITES = "netcarve_writes"
+
+T = TypeVar("T")
+
+
+def database_url(url: str | None = None) -> URL:
+    """The database to use: `url`, else `NETCARVE_DB`, else `netcarve.db` in the working home.
+
+    Raises:
+        StoreError: not a URL, or neither SQLite nor PostgreSQL.
+    """
+    text = url or os.environ.get("NETCARVE_DB")
+    if not text:
+        home = working_home()
+        home.mkdir(parents=True, exist_ok=True)
+        return URL.create("sqlite", database=str(home / "netcarve.db"))
+    allowed = "Allowed: sqlite:///FILE and postgresql://USER@HOST/DATABASE."
+    try:
+        parsed = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise StoreError(f"{text!r} is not a database URL. {allowed}") from error
+    backend = parsed.drivername.split("+")[0]
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite")
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StoreError(f"the database URL starts with {parsed.drivername!r}. {allowed}")
+
+
+def describe(url: URL) -> str:
+    """The URL without its password, for messages."""
+    return url.render_as_string(hide_password=True)
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine for `url`; nothing is opened yet.
+
+    Raises:
+        StoreError: the folder of the SQLite file is missing, or psycopg is not installed.
+    """
+    # PostgreSQL has no NaN in JSON and SQLite would hide one, so neither is given any.
+    serializer = partial(json.dumps, allow_nan=False)
+    if url.drivername != "sqlite":
+        try:
+            return create_engine(url, json_serializer=serializer, pool_pre_ping=True)
+        except (ModuleNotFoundError, NoSuchModuleError) as error:
+            raise StoreError(
+                "PostgreSQL needs the driver psycopg: pip install 'netcarve[postgresql]'."
+            ) from error
+    arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    if url.database in {None, "", ":memory:"}:
+        engine = create_engine(
+            url, json_serializer=serializer, connect_args=arguments, poolclass=StaticPool
+        )
+    else:
+        folder = Path(str(url.database)).absolute().parent
+        if not folder.is_dir():
+            raise StoreError(f"the folder of the database does not exist: {folder}.")
+        engine = create_engine(url, json_serializer=serializer, connect_args=arguments)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not open transactions by itself: `_begin_sqlite` does.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+
+
+def enable_wal(engine: Engine) -> None:
+    """Let readers and one writer of a SQLite file work at the same time (kept in the file)."""
+    if engine.dialect.name == "sqlite":
+        retry_while_locked(partial(_set_wal, engine))
+
+
+def _set_wal(engine: Engine) -> None:
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+    finally:
+        raw.close()
+
+
+def retry_while_locked(action: Callable[[], T]) -> T:
+    """Repeat `action` while another process holds a SQLite lock that has no busy timeout."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return action()
+        except (sqlite3.OperationalError, OperationalError) as error:
+            transient = any(text in str(error) for text in ("locked", "already exists"))
+            if not transient or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def store_error(url: URL, error: DBAPIError | sqlite3.Error) -> StoreError:
+    """What a user is told when the database itself fails."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    reason = " ".join(str(cause).split())
+    return StoreError(f"cannot use the database {describe(url)}: {reason}.")
+
+
+def optuna_storage(url: URL) -> RDBStorage:
+    """Optuna's storage in the same database, safe when two processes open it at once.
+
+    Its tables and its `alembic_version` are its own; ours are kept apart (see `migrations`).
+    """
+    from optuna.storages import RDBStorage
+
+    text = url.render_as_string(hide_password=False)
+    if url.drivername != "sqlite":
+        return RDBStorage(text)
+    arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    return retry_while_locked(lambda: RDBStorage(text, engine_kwargs=arguments))

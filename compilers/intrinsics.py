@@ -1,0 +1,96 @@
+"""The few vector operations that TIR does not express: integer dot products and rounding.
+
+LLVM 22 (inside TVM 0.27) declares the byte operands of vpdpbusd as byte vectors; TVM's own
+`dot_16x4_vnni` intrinsic still passes 32-bit vectors and does not compile.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from tvm import tirx
+
+from compilers.targets import Isa
+
+
+def _intrinsic(result: str, name: str, *arguments: Any) -> Any:
+    return tirx.call_llvm_pure_intrin(result, name, *arguments)
+
+
+def round_to_int(value: Any, lanes: int) -> Any:
+    """float32 -> int32, half to even, one instruction (vcvtps2dq). Beyond int32: INT32_MIN."""
+    return _intrinsic(f"int32x{lanes}", "llvm.lrint", value)
+
+
+class IntegerDot(ABC):
+    """Exact sums of u8 x s8 products, several per 32-bit lane.
+
+    Activations reach the instruction as `group` consecutive channels of one pixel in one int32,
+    weights as `group` consecutive channels of every lane's output channel.
+
+    Attributes:
+        group: reduction steps (input channels) per instruction and lane.
+        activation_dtype: element type in which activations must lie in memory.
+        weight_dtype: element type of the packed weights.
+    """
+
+    group: ClassVar[int]
+    activation_dtype: ClassVar[str]
+    weight_dtype: ClassVar[str]
+
+    @abstractmethod
+    def accumulate(self, accumulator: Any, activations: Any, weights: Any, lanes: int) -> Any:
+        """`accumulator[i] + sum_g activations[i, g] * weights[i, g]`, all exact.
+
+        Args:
+            accumulator: int32 vector of `lanes`.
+            activations: int32 vector of `lanes`, each the bits of `group` activations.
+            weights: vector of `lanes * group` weights.
+            lanes: output channels.
+        """
+
+
+class Vpdpbusd(IntegerDot):
+    """AVX-512 VNNI: four u8 x s8 products added to a 32-bit lane, without saturation."""
+
+    group = 4
+    activation_dtype = "uint8"
+    weight_dtype = "int8"
+
+    def accumulate(self, accumulator: Any, activations: Any, weights: Any, lanes: int) -> Any:
+        """See `IntegerDot.accumulate`."""
+        return _intrinsic(
+            f"int32x{lanes}",
+            f"llvm.x86.avx512.vpdpbusd.{32 * lanes}",
+            accumulator,
+            tirx.reinterpret(f"int8x{4 * lanes}", activations),
+            weights,
+        )
+
+
+class WidenedDot(IntegerDot):
+    """AVX2 / AVX-512: two s16 x s16 products per 32-bit lane by vpmaddwd.
+
+    Products of a u8 and a s8 fit 16 bits, and the sum of two fits 32: exact. vpmaddubsw would
+    take the bytes directly, but saturates the sum of two products at 16 bits.
+    """
+
+    group = 2
+    activation_dtype = "int16"
+    weight_dtype = "int16"
+    _names: ClassVar[dict[int, str]] = {
+        4: "llvm.x86.sse2.pmadd.wd",
+        8: "llvm.x86.avx2.pmadd.wd",
+        16: "llvm.x86.avx512.pmaddw.d.512",
+    }
+
+    def accumulate(self, accumulator: Any, activations: Any, weights: Any, lanes: int) -> Any:
+        """See `IntegerDot.accumulate`."""
+        pairs = tirx.reinterpret(f"int16x{2 * lanes}", activations)
+        return accumulator + _intrinsic(f"int32x{lanes}", self._names[lanes], pairs, weights)
+
+
+def integer_dot(isa: Isa) -> IntegerDot:
+    """The exact integer dot product of an instruction set."""
+    return Vpdpbusd() if isa.int8_dot == "vpdpbusd" else WidenedDot()

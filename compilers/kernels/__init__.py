@@ -1,0 +1,1 @@
+"""Deterministic kernel templates behind one contract (`compilers.kernels.base`)."""

@@ -1,0 +1,152 @@
+"""A small builder of TIR functions: loops, vector values, register accumulators.
+
+The templates unroll in Python and loop in TIR. A register accumulator is a `local` buffer of one
+vector, which LLVM promotes to a register; a `let` names a value that is used more than once.
+TVM expressions are untyped here (`Expr`): TVM's Python package has no annotations to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from tvm import tirx
+
+Expr: TypeAlias = Any
+Index: TypeAlias = Any  # int or an int32 expression
+Buffer: TypeAlias = Any
+
+MAX_STACK_BYTES = 1024
+"""Larger scratch buffers come from TVM's workspace pool: one call per execution of the kernel."""
+
+
+class Emitter:
+    """Collects the parameters and statements of one function in program order."""
+
+    def __init__(self) -> None:
+        self._blocks: list[list[Any]] = [[]]
+        self._parameters: list[Buffer] = []
+        self._names = 0
+
+    def _name(self, prefix: str) -> str:
+        self._names += 1
+        return f"{prefix}{self._names}"
+
+    def argument(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Buffer:
+        """Declare the next tensor argument."""
+        buffer = tirx.decl_buffer(tuple(shape), dtype, name=name)
+        self._parameters.append(buffer)
+        return buffer
+
+    def register(self, lanes: int, dtype: str = "float32") -> Buffer:
+        """An accumulator of one vector that later code loads and stores."""
+        buffer = tirx.decl_buffer((lanes,), dtype, name=self._name("acc"), scope="local")
+        self.emit(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def scratch(self, shape: Sequence[int], dtype: str = "float32") -> Buffer:
+        """A workspace; declare it outside loops."""
+        buffer = tirx.decl_buffer(tuple(shape), dtype, name=self._name("scratch"))
+        self.emit(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def emit(self, statement: Any) -> None:
+        """Append a statement to the innermost open loop."""
+        self._blocks[-1].append(statement)
+
+    def let(self, value: Expr) -> Expr:
+        """Evaluate once, here; the result may be used many times."""
+        variable = tirx.Var(self._name("v"), value.ty)
+        self.emit(tirx.Bind(variable, value))
+        return variable
+
+    def loop(self, extent: Index, body: Callable[[Index], None], start: Index = 0) -> None:
+        """Run `body(i)` for `i` in `start .. start + extent`; short constant loops vanish."""
+        if isinstance(extent, int) and extent <= 1:
+            if extent == 1:
+                body(start)
+            return
+        variable = tirx.Var(self._name("i"), "int32")
+        self._blocks.append([])
+        body(variable)
+        statements = self._blocks.pop()
+        self.emit(tirx.For(variable, start, extent, tirx.ForKind.SERIAL, _sequence(statements)))
+
+    def pieces(self, total: int, width: int, body: Callable[[Index, int], None]) -> None:
+        """Run `body(first, count)` over `total` elements: `width` at a time, then powers of two."""
+        self.loop(total // width, lambda i: body(i * width, width))
+        done = total // width * width
+        while done < total:
+            piece = 1 << ((total - done).bit_length() - 1)
+            body(done, piece)
+            done += piece
+
+    def store(self, buffer: Buffer, index: Sequence[Index], value: Expr, lanes: int) -> None:
+        """Store a vector at `index` and the following elements of the last axis."""
+        self.emit(tirx.BufferStore(buffer, value, _vector_index(index, lanes)))
+
+    def store_first(
+        self, buffer: Buffer, index: Sequence[Index], value: Expr, lanes: int, count: int
+    ) -> None:
+        """Store only the first `count` of `lanes` elements, in pieces of powers of two."""
+
+        def store(first: Index, piece: int) -> None:
+            part = value if piece == lanes else shuffle([value], range(first, first + piece))
+            self.store(buffer, [*index[:-1], index[-1] + first], part, piece)
+
+        self.pieces(count, lanes, store)
+
+    def function(self, symbol: str) -> Any:
+        """Close the function."""
+        (statements,) = self._blocks
+        function = tirx.PrimFunc(self._parameters, _sequence(statements))
+        return function.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
+
+
+def _sequence(statements: list[Any]) -> Any:
+    return tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
+
+
+def _vector_index(index: Sequence[Index], lanes: int) -> list[Index]:
+    last = index[-1] if lanes == 1 else tirx.Ramp(index[-1], 1, lanes)
+    return [*index[:-1], last]
+
+
+def load(buffer: Buffer, index: Sequence[Index], lanes: int) -> Expr:
+    """`lanes` consecutive elements of the last axis."""
+    return tirx.BufferLoad(buffer, _vector_index(index, lanes))
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """A vector of one scalar expression."""
+    return tirx.Broadcast(value, lanes)
+
+
+def splat(value: float, lanes: int, dtype: str = "float32") -> Expr:
+    """A vector of one constant."""
+    return tirx.Broadcast(tirx.const(value, dtype), lanes)
+
+
+def cast(value: Expr, dtype: str, lanes: int) -> Expr:
+    """Convert elements, keeping their values; rounds towards zero from float to integer."""
+    return tirx.Cast(f"{dtype}x{lanes}" if lanes > 1 else dtype, value)
+
+
+def reinterpret(value: Expr, dtype: str, lanes: int) -> Expr:
+    """The same bits as another type."""
+    return tirx.reinterpret(f"{dtype}x{lanes}" if lanes > 1 else dtype, value)
+
+
+def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
+    """Elements `indices` of the concatenation of `vectors`."""
+    return tirx.Shuffle(list(vectors), list(indices))
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """Element-wise maximum."""
+    return tirx.max(a, b)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """Element-wise minimum."""
+    return tirx.min(a, b)

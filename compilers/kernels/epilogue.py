@@ -1,0 +1,198 @@
+"""What happens to an accumulator before it is stored: scale, activation, residual, requantise.
+
+    y = accumulator [* scale[c]];  y = activation(y);  y += residual;  q = round(y / s_out) + z_out
+
+With a uint8 output, y is computed in steps of the output: 1 / s_out is folded into the scale (or
+weights) when the activation is homogeneous (none, relu), into hardswish's gate otherwise, and into
+the residual's factor. So requantising costs one conversion, one addition and the clamp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compilers.errors import KernelError
+from compilers.intrinsics import round_to_int
+from compilers.kernels.base import DTYPES, DType, LayerParams, QParams
+from compilers.kernels.emitter import (
+    Buffer,
+    Emitter,
+    Expr,
+    Index,
+    broadcast,
+    cast,
+    load,
+    maximum,
+    minimum,
+    splat,
+)
+from spaces.layer_spec import Activation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Places in the two small constant arrays that quantised kernels take.
+_INVERSE, _GATE_SLOPE, _GATE_OFFSET, _RESIDUAL_FACTOR = range(4)
+_OUTPUT_ZERO, _RESIDUAL_ZERO, _INPUT_ZERO, INPUT_ZERO_BYTES = range(4)
+
+
+def check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `KernelError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise KernelError(f"{what} is {value!r}; the templates know {', '.join(allowed)}")
+
+
+def require(what: str, value: QParams | None) -> QParams:
+    """The quantisation parameters, or a `KernelError` that names what is missing."""
+    if value is None:
+        raise KernelError(f"the kernel's {what} is uint8, but its scale and zero point are missing")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """The tail of one kernel.
+
+    Attributes:
+        activation: applied before the residual.
+        residual: element type of the residual tensor, or None.
+        output_dtype: element type of the output.
+        integer: whether accumulators are int32 (uint8 input) or float32.
+    """
+
+    activation: Activation
+    residual: DType | None
+    output_dtype: DType
+    integer: bool
+
+    def __post_init__(self) -> None:
+        check_choice("output dtype", self.output_dtype, DTYPES)
+        check_choice("activation", self.activation, tuple(Activation))
+        if self.residual is not None:
+            check_choice("residual dtype", self.residual, DTYPES)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the kernel takes the two arrays of quantisation scalars."""
+        return self.integer or "uint8" in (self.residual, self.output_dtype)
+
+    def fold(self, params: LayerParams) -> np.float32:
+        """Factor that the per-channel scale (integer) or the weights and bias (float) absorb."""
+        if self.output_dtype == "float32" or self.activation == Activation.HARDSWISH:
+            return np.float32(1.0)
+        return np.float32(1.0) / np.float32(require("output", params.output).scale)
+
+    def scalars(self, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """float32 [4] factors and int32 [4] zero points; nothing for a float kernel."""
+        if not self.quantised:
+            return ()
+        inverse = np.float32(1.0)
+        zeros = np.zeros(4, np.int32)
+        if self.output_dtype == "uint8":
+            output = require("output", params.output)
+            inverse /= np.float32(output.scale)
+            zeros[_OUTPUT_ZERO] = output.zero_point
+        factor = inverse
+        if self.residual == "uint8":
+            residual = require("residual", params.residual)
+            factor = np.float32(residual.scale) * inverse
+            zeros[_RESIDUAL_ZERO] = residual.zero_point
+        if params.input is not None:
+            zero = np.uint8(params.input.zero_point)
+            zeros[_INPUT_ZERO] = zero
+            zeros[INPUT_ZERO_BYTES] = np.full(4, zero).view(np.int32)[0]
+        gate = inverse * np.float32(1 / 6), inverse * np.float32(0.5)
+        return np.array([inverse, *gate, factor], np.float32), zeros
+
+
+class EpilogueCode:
+    """Emits one `Epilogue`; create it after the kernel's weights, before its loops.
+
+    Declares, in this order and as far as needed: `scale` [channels], the scalars. The residual is
+    declared by the kernel (data inputs come first), the output last.
+    """
+
+    def __init__(
+        self, em: Emitter, epilogue: Epilogue, channels: int, residual: Buffer | None
+    ) -> None:
+        self.em = em
+        self.epilogue = epilogue
+        self.residual = residual
+        self.scale = em.argument("scale", (channels,)) if epilogue.integer else None
+        self.factors = em.argument("factors", (4,)) if epilogue.quantised else None
+        self.zeros = em.argument("zeros", (4,), "int32") if epilogue.quantised else None
+
+    def zero(self, place: int, lanes: int) -> Expr:
+        """A zero point as an int32 vector."""
+        return broadcast(load(self.zeros, [place], 1), lanes)
+
+    def input_zero(self, lanes: int) -> Expr:
+        """The input's zero point as an int32 vector."""
+        return self.zero(_INPUT_ZERO, lanes)
+
+    def finish(self, accumulator: Expr, pixel: Index, channel: Index, lanes: int) -> Expr:
+        """The vector to store: float32, or uint8 when the output is quantised.
+
+        Args:
+            accumulator: int32 or float32 vector of `lanes` output channels.
+            pixel: row of the residual.
+            channel: first output channel.
+            lanes: vector length.
+        """
+        em, tail = self.em, self.epilogue
+        value = accumulator
+        if tail.integer:
+            value = cast(value, "float32", lanes) * load(self.scale, [channel], lanes)
+        quantise = tail.output_dtype == "uint8"
+        clamp_later = quantise and tail.residual is None
+        if tail.activation == Activation.HARDSWISH:
+            value = self._hardswish(value, lanes)
+        elif tail.activation == Activation.RELU and not clamp_later:
+            value = maximum(value, splat(0.0, lanes))
+        if tail.residual is not None:
+            value = value + self._residual(pixel, channel, lanes)
+        if not quantise:
+            return em.let(value)
+        relu = tail.activation == Activation.RELU and clamp_later
+        return self.quantise(value, lanes, relu=relu)
+
+    def factor(self, place: int, lanes: int) -> Expr:
+        """One of the float factors as a vector."""
+        return broadcast(load(self.factors, [place], 1), lanes)
+
+    def _hardswish(self, value: Expr, lanes: int) -> Expr:
+        value = self.em.let(value)
+        if self.epilogue.output_dtype == "uint8":
+            slope, offset = self.factor(_GATE_SLOPE, lanes), self.factor(_GATE_OFFSET, lanes)
+            top = self.factor(_INVERSE, lanes)
+        else:
+            slope, offset, top = splat(1 / 6, lanes), splat(0.5, lanes), splat(1.0, lanes)
+        gate = minimum(maximum(value * slope + offset, splat(0.0, lanes)), top)
+        return value * gate
+
+    def _residual(self, pixel: Index, channel: Index, lanes: int) -> Expr:
+        value = load(self.residual, [pixel, channel], lanes)
+        if self.epilogue.residual == "uint8":
+            integer = cast(value, "int32", lanes) - self.zero(_RESIDUAL_ZERO, lanes)
+            return cast(integer, "float32", lanes) * self.factor(_RESIDUAL_FACTOR, lanes)
+        if self.epilogue.output_dtype == "uint8":
+            return value * self.factor(_RESIDUAL_FACTOR, lanes)
+        return value
+
+    def quantise(self, value: Expr, lanes: int, *, relu: bool = False) -> Expr:
+        """float32 in steps of the output -> uint8. `relu` clamps at the zero point."""
+        em = self.em
+        steps = em.let(round_to_int(em.let(value), lanes))
+        if relu:
+            steps = maximum(steps, splat(0, lanes, "int32"))
+        steps = em.let(steps + self.zero(_OUTPUT_ZERO, lanes))
+        if not relu:
+            steps = maximum(steps, splat(0, lanes, "int32"))
+        return em.let(cast(minimum(steps, splat(255, lanes, "int32")), "uint8", lanes))
+
+    def quantise_real(self, value: Expr, lanes: int) -> Expr:
+        """float32 in real units -> uint8."""
+        return self.quantise(value * self.factor(_INVERSE, lanes), lanes)

@@ -1,0 +1,196 @@
+"""Matrix product of pixels and channels: 1x1 convolution, and linear layers with one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from compilers.errors import KernelError
+from compilers.intrinsics import integer_dot
+from compilers.kernels.base import DTYPES, DType, Kernel, LayerParams
+from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
+from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, require
+from compilers.kernels.packing import (
+    checked,
+    integer_bias,
+    pack_integer_matrix,
+    pack_matrix,
+    pad_channels,
+)
+from compilers.kernels.register_tile import Operands, RegisterTile
+from compilers.kernels.tiling import Block, block_runs, channel_blocks, matrix_tile, row_runs
+from spaces.layer_spec import Activation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tvm import tirx
+
+    from compilers.targets import Isa
+
+
+@dataclass(frozen=True)
+class Gemm(Kernel):
+    """`out[m, n] = epilogue(x[m, k] @ weight[n, k].T + bias)`.
+
+    Arguments of the function: x, [residual,] packed weight, start, [scale, factors, zeros,]
+    output. A uint8 input selects exact integer arithmetic on int8 weights.
+
+    Attributes:
+        m: pixels (rows); 1 for a linear layer at batch 1.
+        k: input channels; a multiple of 4 when the input is uint8.
+        n: output channels; a multiple of 8 when there is a residual.
+    """
+
+    kind: ClassVar[str] = "gemm"
+
+    m: int
+    k: int
+    n: int
+    input_dtype: DType = "float32"
+    activation: Activation = Activation.NONE
+    residual: DType | None = None
+    output_dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        check_choice("input dtype", self.input_dtype, DTYPES)
+        if min(self.m, self.k, self.n) < 1:
+            raise KernelError(f"gemm of {self.m} x {self.k} x {self.n}: every size must be >= 1")
+        if self.input_dtype == "uint8" and self.k % 4:
+            raise KernelError(f"integer gemm over {self.k} channels: must be a multiple of 4")
+        if self.residual is not None and self.n % 8:
+            raise KernelError(f"gemm with a residual of {self.n} channels: must be a multiple of 8")
+        _ = self.epilogue
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the product."""
+        return Epilogue(
+            self.activation, self.residual, self.output_dtype, self.input_dtype == "uint8"
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[m, k]."""
+        return (self.m, self.k)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[m, n]."""
+        return (self.m, self.n)
+
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """See `Kernel.constants`. `params.weight` is [n, k] or [n, k, 1, 1]."""
+        weight = params.weight
+        if weight is not None and weight.ndim == 4:
+            weight = weight.reshape(weight.shape[:2])
+        return matrix_constants(isa, self.epilogue, weight, (self.n, self.k), params)
+
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        return _GemmCode(self, isa).build()
+
+
+def matrix_constants(
+    isa: Isa,
+    epilogue: Epilogue,
+    weight: NDArray[Any] | None,
+    shape: tuple[int, int],
+    params: LayerParams,
+) -> tuple[NDArray[Any], ...]:
+    """Packed weight [blocks, K / group, lanes * group], start, [scale,] scalars.
+
+    Args:
+        isa: decides lanes and group.
+        epilogue: decides what is folded.
+        weight: [N, K], the reduction's order as the kernel walks it.
+        shape: the (N, K) that the kernel expects.
+        params: bias, scale and quantisation parameters.
+    """
+    n, _ = shape
+    lanes = isa.vector_lanes
+    fold = epilogue.fold(params)
+    if not epilogue.integer:
+        matrix = checked("weight", weight, shape, np.float32) * fold
+        bias = checked("bias", params.bias, (n,), np.float32) * fold
+        return (
+            pack_matrix(matrix, lanes),
+            pad_channels(bias, lanes),
+            *epilogue.scalars(params),
+        )
+    matrix = checked("weight", weight, shape, np.int8)
+    zero_point = require("input", params.input).zero_point
+    start = integer_bias(matrix, checked("bias", params.bias, (n,), np.int32), zero_point)
+    scale = checked("scale", params.scale, (n,), np.float32) * fold
+    return (
+        pack_integer_matrix(matrix, lanes, integer_dot(isa)),
+        pad_channels(start, lanes),
+        pad_channels(scale, lanes),
+        *epilogue.scalars(params),
+    )
+
+
+class _GemmCode:
+    """Emits one `Gemm`: rows outside, groups of output vectors inside, reduction innermost."""
+
+    def __init__(self, kernel: Gemm, isa: Isa) -> None:
+        self.kernel = kernel
+        self.isa = isa
+        self.em = Emitter()
+        self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
+        self.widened = self.dot is not None and self.dot.activation_dtype != "uint8"
+
+    def build(self) -> Any:
+        kernel, em, isa = self.kernel, self.em, self.isa
+        blocks = channel_blocks(kernel.n, isa.vector_lanes)
+        self.x = em.argument("x", (kernel.m, kernel.k), kernel.input_dtype)
+        residual = None
+        if kernel.residual is not None:
+            residual = em.argument("residual", (kernel.m, kernel.n), kernel.residual)
+        self.operands = Operands(em, len(blocks), kernel.k, isa.vector_lanes, self.dot)
+        channels = len(blocks) * isa.vector_lanes
+        self.tail = EpilogueCode(em, kernel.epilogue, channels, residual)
+        self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
+        cost = 2.0 if self.widened else 1.0
+        size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
+        self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
+        for first, tiles, rows in row_runs(kernel.m, size.rows):
+
+            def row_tile(i: Index, first: int = first, rows: int = rows) -> None:
+                row = first + i * rows
+                if self.widened:
+                    self.widen(row, rows)
+                for run in block_runs(blocks, size.vectors):
+                    group = blocks[run.first : run.first + run.width]
+                    em.loop(run.count, partial(self.tile, row, rows, group))
+
+            em.loop(tiles, row_tile)
+        return em.function(kernel.symbol(isa))
+
+    def widen(self, row: Index, rows: int) -> None:
+        """uint8 -> int16 for one tile of rows, which every group of output vectors then reads."""
+        for m in range(rows):
+
+            def copy(column: Index, width: int, m: int = m) -> None:
+                values = cast(load(self.x, [row + m, column], width), "int16", width)
+                self.em.store(self.source, [m, column], values, width)
+
+            self.em.pieces(self.kernel.k, 2 * self.isa.vector_lanes, copy)
+
+    def tile(self, row: Index, rows: int, blocks: list[Block], group: Index) -> None:
+        """One register tile, `group` groups of `blocks` further."""
+        steps = self.kernel.k // self.operands.group
+        tile = RegisterTile(self.operands, rows, blocks, group * len(blocks), steps)
+        first = 0 if self.widened else row
+
+        def activation(m: int, k: Index) -> Expr:
+            return self.operands.activation(self.source, [first + m, k * self.operands.group])
+
+        def store(m: int, channel: Index, block: Block, value: Expr) -> None:
+            result = self.tail.finish(value, row + m, channel, block.lanes)
+            self.em.store_first(self.out, [row + m, channel], result, block.lanes, block.valid)
+
+        tile.reduce(steps, activation)
+        tile.finish(store)

@@ -1,0 +1,149 @@
+"""The outer-product tile in registers that matrix products and dense convolutions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from compilers.intrinsics import IntegerDot
+from compilers.kernels.emitter import (
+    Buffer,
+    Emitter,
+    Expr,
+    Index,
+    broadcast,
+    load,
+    reinterpret,
+    splat,
+)
+from compilers.kernels.tiling import MIN_CHAINS, Block
+
+
+class Operands:
+    """Packed weights, the accumulators' start values, and how one step multiplies.
+
+    Attributes:
+        dot: the integer dot product, or None for float32.
+        weight: [blocks, steps, lanes * group].
+        start: [blocks * lanes], bias of each output channel.
+        vector_lanes: lanes of a full block.
+    """
+
+    def __init__(
+        self,
+        em: Emitter,
+        blocks: int,
+        depth: int,
+        vector_lanes: int,
+        dot: IntegerDot | None,
+    ) -> None:
+        self.em = em
+        self.dot = dot
+        self.vector_lanes = vector_lanes
+        self.group = dot.group if dot else 1
+        self.accumulator_dtype = "int32" if dot else "float32"
+        shape = (blocks, depth // self.group, vector_lanes * self.group)
+        self.weight = em.argument("weight", shape, dot.weight_dtype if dot else "float32")
+        self.start = em.argument("start", (blocks * vector_lanes,), self.accumulator_dtype)
+
+    def activation(self, source: Buffer, index: Sequence[Index]) -> Expr:
+        """The scalar that one step broadcasts: one float, or `group` integers in 32 bits.
+
+        Args:
+            source: float32, or elements of the dot product's activation type.
+            index: position of the first element; consecutive channels on the last axis.
+        """
+        if self.dot is None:
+            return self.em.let(load(source, index, 1))
+        return self.em.let(reinterpret(load(source, index, self.group), "int32", 1))
+
+
+class RegisterTile:
+    """`rows` pixels times `blocks` vectors of accumulators, started with the bias.
+
+    Few accumulators leave the multipliers waiting for one another; then the reduction is split
+    into `chains` independent partial sums, which `finish` adds up.
+    """
+
+    def __init__(
+        self, operands: Operands, rows: int, blocks: list[Block], shift: Index, max_chains: int
+    ) -> None:
+        """Emit the start values.
+
+        Args:
+            operands: what is multiplied.
+            rows: pixels.
+            blocks: neighbouring blocks of output channels.
+            shift: how many blocks further the tile lies, when the group stands in a loop.
+            max_chains: most partial sums that the reduction can be split into.
+        """
+        self.operands = operands
+        self.blocks = blocks
+        self.shift = shift
+        em = operands.em
+        cells = rows * len(blocks)
+        self.chains = 1 if cells >= MIN_CHAINS else min(-(-MIN_CHAINS // cells), max_chains)
+        dtype = operands.accumulator_dtype
+        self.cells = [
+            [[em.register(block.lanes, dtype) for block in blocks] for _ in range(rows)]
+            for _ in range(self.chains)
+        ]
+        for chain, lines in enumerate(self.cells):
+            for line in lines:
+                for block, cell in zip(blocks, line, strict=True):
+                    value = splat(0, block.lanes, dtype)
+                    if chain == 0:
+                        value = load(operands.start, [self.channel(block)], block.lanes)
+                    em.store(cell, [0], value, block.lanes)
+
+    def channel(self, block: Block) -> Index:
+        """First output channel of a block."""
+        return block.channel + self.shift * self.operands.vector_lanes
+
+    def step(self, k: Index, activations: Callable[[int], Expr | None], chain: int = 0) -> None:
+        """Multiply step `k` of the packed weights by one activation per row.
+
+        Args:
+            k: index of the reduction step.
+            activations: row -> scalar, or None where the tap lies outside the image.
+            chain: partial sum to add to.
+        """
+        operands, em = self.operands, self.operands.em
+        weights = [
+            em.let(load(operands.weight, [b.index + self.shift, k, 0], b.lanes * operands.group))
+            for b in self.blocks
+        ]
+        for row, line in enumerate(self.cells[chain]):
+            value = activations(row)
+            if value is None:
+                continue
+            for block, cell, weight in zip(self.blocks, line, weights, strict=True):
+                old = load(cell, [0], block.lanes)
+                wide = broadcast(value, block.lanes)
+                if operands.dot is None:
+                    new = old + wide * weight
+                else:
+                    new = operands.dot.accumulate(old, wide, weight, block.lanes)
+                em.store(cell, [0], new, block.lanes)
+
+    def reduce(self, steps: int, activations: Callable[[int, Index], Expr]) -> None:
+        """All `steps`, in turns over the partial sums; `activations(row, k)`."""
+
+        def once(k: Index, chain: int) -> None:
+            self.step(k, lambda row: activations(row, k), chain)
+
+        def turn(k: Index) -> None:
+            for chain in range(self.chains):
+                once(k * self.chains + chain, chain)
+
+        self.operands.em.loop(steps // self.chains, turn)
+        for k in range(steps // self.chains * self.chains, steps):
+            once(k, k % self.chains)
+
+    def finish(self, store: Callable[[int, Index, Block, Expr], None]) -> None:
+        """Hand every sum to `store(row, first channel, block, value)`."""
+        for row in range(len(self.cells[0])):
+            for i, block in enumerate(self.blocks):
+                value = load(self.cells[0][row][i], [0], block.lanes)
+                for chain in range(1, self.chains):
+                    value = value + load(self.cells[chain][row][i], [0], block.lanes)
+                store(row, self.channel(block), block, self.operands.em.let(value))

@@ -1,0 +1,190 @@
+"""Deterministic choice of register tiles, and how they cover rows, columns and windows.
+
+No search: a tile is the cheapest under a small cost model of one reduction step. A processor of
+the kind meant here starts per cycle two vector multiply-adds and two loads, and a multiply-add
+takes four to five cycles, so a tile needs at least eight independent accumulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from compilers.kernels.emitter import Emitter, Index, maximum, minimum
+
+MIN_CHAINS = 8
+"""Independent multiply-adds that hide the latency of one."""
+
+_TILE_OVERHEAD = 12.0
+"""Cycles to enter a tile and loop over it, beyond its arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One vector of output channels.
+
+    Attributes:
+        index: its place in the packed weights.
+        channel: first output channel.
+        lanes: vector length that is computed.
+        valid: channels that exist and are stored; the rest is padding.
+    """
+
+    index: int
+    channel: int
+    lanes: int
+    valid: int
+
+
+def channel_blocks(channels: int, vector_lanes: int) -> list[Block]:
+    """Cover `channels` by full vectors and one shorter one (8 lanes if that suffices)."""
+    blocks = []
+    for index, channel in enumerate(range(0, channels, vector_lanes)):
+        valid = min(vector_lanes, channels - channel)
+        blocks.append(Block(index, channel, 8 if valid <= 8 else vector_lanes, valid))
+    return blocks
+
+
+def even_parts(total: int, limit: int) -> list[int]:
+    """Split `total` into the fewest parts of at most `limit`, as equal as possible, descending."""
+    count = -(-total // limit)
+    size, larger = divmod(total, count)
+    return [size + 1] * larger + [size] * (count - larger)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A register tile: `rows` pixels times at most `vectors` vectors of output channels."""
+
+    rows: int
+    vectors: int
+
+
+def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
+    """(first, tiles, rows per tile) covering `total` rows: full tiles, then the rest."""
+    runs = [(0, total // size, size)] if total >= size else []
+    return [*runs, (total - total % size, 1, total % size)] if total % size else runs
+
+
+@cache
+def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1.0) -> Tile:
+    """The register tile of a [rows, K] x [K, blocks * lanes] product.
+
+    Args:
+        rows: pixels.
+        blocks: vectors of output channels.
+        registers: vector registers of the instruction set.
+        multiply_cost: vector instructions per multiply-add (2 for vpmaddwd and vpaddd).
+    """
+
+    def step(m: int, n: int) -> float:
+        """Cycles of one reduction step of an m x n tile."""
+        arithmetic = m * n * multiply_cost / 2
+        loads = (m + n) / 2
+        issue = (m * n * multiply_cost + m + n + 3) / 6
+        latency = 4.0
+        return max(arithmetic, loads, issue, latency)
+
+    def cost(m: int, n: int) -> float:
+        columns = even_parts(blocks, n)
+        return sum(
+            tiles * (step(height, width) + _TILE_OVERHEAD / 32)
+            for _, tiles, height in row_runs(rows, m)
+            for width in columns
+        )
+
+    spare = 2 if multiply_cost > 1 else 1
+    candidates = [
+        Tile(m, n)
+        for n in range(1, min(4, blocks) + 1)
+        for m in range(1, min(14, rows) + 1)
+        if m * n + n + spare <= registers
+    ]
+    return min(candidates, key=lambda t: (cost(t.rows, t.vectors), t.rows * t.vectors, t.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRun:
+    """`count` equal groups of neighbouring blocks, `width` blocks each."""
+
+    first: int
+    count: int
+    width: int
+
+
+def block_runs(blocks: Sequence[Block], limit: int) -> list[BlockRun]:
+    """Group blocks into at most `limit` wide groups; equal groups of full vectors form one run.
+
+    A run of several groups is a loop, so all its blocks must have the same lanes.
+    """
+    full = sum(block.lanes == block.valid == blocks[0].lanes for block in blocks)
+    runs: list[BlockRun] = []
+    first = 0
+    for width in even_parts(len(blocks), limit):
+        last = runs[-1] if runs else None
+        uniform = first + width <= full
+        if last is not None and uniform and last.width == width:
+            runs[-1] = BlockRun(last.first, last.count + 1, width)
+        else:
+            runs.append(BlockRun(first, 1, width))
+        first += width
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRun:
+    """`tiles` neighbouring tiles of `width` output columns, starting at `first`.
+
+    `inside` means that no tap of any of them leaves the image; other runs have one tile.
+    """
+
+    first: int
+    tiles: int
+    width: int
+    inside: bool
+
+
+def column_runs(
+    out_width: int, in_width: int, kernel: int, stride: int, limit: int, border: int = 0
+) -> list[ColumnRun]:
+    """Cover one output row by tiles of at most `limit` columns.
+
+    Args:
+        out_width: output columns.
+        in_width: input columns, including a border that lies in memory.
+        kernel: side of the window; the padding is `kernel // 2`.
+        stride: step of the window.
+        limit: most columns of a tile.
+        border: columns of the padding that lie in memory on each side.
+    """
+    runs: list[ColumnRun] = []
+    first = 0
+    for width in even_parts(out_width, limit):
+        left = first * stride - kernel // 2 + border
+        right = left + (width - 1) * stride + kernel - 1
+        inside = left >= 0 and right < in_width
+        last = runs[-1] if runs else None
+        if last is not None and inside and last.inside and last.width == width:
+            runs[-1] = ColumnRun(last.first, last.tiles + 1, width, True)
+        else:
+            runs.append(ColumnRun(first, 1, width, inside))
+        first += width
+    return runs
+
+
+def out_size(in_size: int, kernel: int, stride: int) -> int:
+    """Pixels of one side after a window with padding `kernel // 2`."""
+    return (in_size + 2 * (kernel // 2) - kernel) // stride + 1
+
+
+def window_rows(
+    em: Emitter, oh: Index, height: int, kernel: int, stride: int
+) -> tuple[Index, Index]:
+    """(first, count) of the window's rows that lie inside the image at output row `oh`."""
+    pad = kernel // 2
+    if isinstance(oh, int):
+        first = max(0, pad - oh * stride)
+        return first, min(kernel, height + pad - oh * stride) - first
+    first = em.let(maximum(pad - oh * stride, 0))
+    return first, em.let(minimum(height + pad - oh * stride, kernel) - first)

@@ -72,7 +72,7 @@ def fake_quantize(
     Returns:
         float32, the shape of `x`; every element is an integer multiple of its scale.
     """
-    out: Tensor = _LearnedStepSize.apply(
+    out: Tensor = _LearnedStepSize.apply(  # type: ignore[no-untyped-call]
         x, scale, zero_point, scheme.qmin, scheme.qmax, gradient_scale
     )
     return out

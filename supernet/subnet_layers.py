@@ -42,9 +42,7 @@ class FloatConv2d(InputQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 [N, I, H, W] -> [N, O, H', W']."""
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, groups=self.groups
-        )
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class IntegerConv2d(InputQuantizer):
@@ -106,9 +104,7 @@ class IntegerLinear(InputQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """u8 [N, I] -> float32 [N, O]."""
-        return integer_ops.qlinear(
-            x, self.input_zero_point, self.weight, self.bias, self.scale
-        )
+        return integer_ops.qlinear(x, self.input_zero_point, self.weight, self.bias, self.scale)
 
 
 class SqueezeExcite(InputQuantizer):

@@ -177,9 +177,7 @@ def _schemes(found: Iterable[QuantScheme | None]) -> tuple[QuantScheme, ...]:
     return tuple(sorted({s for s in found if s is not None}, key=lambda s: s.key))
 
 
-def _collect(
-    space: SearchSpace, kinds: Sequence[DimensionKind]
-) -> dict[str, list[LayerSpec]]:
+def _collect(space: SearchSpace, kinds: Sequence[DimensionKind]) -> dict[str, list[LayerSpec]]:
     varied = [d for d in space.dimensions if d.kind in kinds]
     found: dict[str, list[LayerSpec]] = {}
     for step in range(max((len(d.choices) for d in varied), default=1)):

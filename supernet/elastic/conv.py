@@ -86,9 +86,7 @@ class ElasticConv2d(nn.Module):
         """float32 [N, I, H, W] -> [N, O, H', W']."""
         spec = self.spec
         groups = spec.in_channels if self.depthwise else 1
-        return F.conv2d(
-            x, self.active_weight(), None, spec.stride, spec.kernel // 2, groups=groups
-        )
+        return F.conv2d(x, self.active_weight(), None, spec.stride, spec.kernel // 2, groups=groups)
 
     @torch.no_grad()
     def calibrate_weights(self) -> None:

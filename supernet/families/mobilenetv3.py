@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
@@ -49,7 +50,9 @@ class MobileNetV3Supernet(Supernet):
         self.classifier.activate(specs["classifier"])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)  # [N, C, R / 2, R / 2]
+        # oneDNN's 1x1 and depthwise convolutions are several times faster in channels-last; a
+        # single-channel image cannot ask for it, so the first map does.
+        x = self.stem(x).contiguous(memory_format=torch.channels_last)  # [N, C, R / 2, R / 2]
         for block in self.blocks:
             x = block(x)
         x = self.head(x).mean((2, 3))  # [N, C]
@@ -69,9 +72,7 @@ class MobileNetV3Supernet(Supernet):
             writers.append(block.project)
             gates = () if block.se is None else (block.se,)
             groups.append(
-                ChannelGroup(
-                    block.site, (block.expand, block.depthwise), (block.project,), gates
-                )
+                ChannelGroup(block.site, (block.expand, block.depthwise), (block.project,), gates)
             )
         groups.append(ChannelGroup(name, tuple(writers), (*readers, self.head)))
         groups.append(ChannelGroup("head", (self.head,), (self.classifier,)))

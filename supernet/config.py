@@ -1,0 +1,65 @@
+"""Training options of a supernet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from supernet.data import Augmentation
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SupernetConfig(BaseModel):
+    """How a supernet is trained.
+
+    Attributes:
+        seed: Decides initial weights, batches, augmentation and sampled configs.
+        warmup_epochs: Epochs of the largest network alone, in float32.
+        epochs: Epochs of sandwich training.
+        batch_size: Images a step.
+        random_configs: Random configs a step, besides the largest and the smallest.
+        warmup_learning_rate: Peak rate of the warm-up, decayed to its tenth by a cosine.
+        learning_rate: Peak rate of the sandwich phase, decayed to zero by a cosine.
+        quantizer_learning_rate: Peak rate of scales and zero points.
+        weight_decay: Of weight matrices and convolutions (AdamW).
+        label_smoothing: Of the largest network's cross-entropy.
+        rotation: Largest random rotation, degrees.
+        scale: Largest random relative change of size.
+        shift: Largest random shift, share of the image.
+        shear: Largest random shear, tangent of the angle.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Positive = 20
+    epochs: Positive = 30
+    batch_size: Annotated[int, Field(ge=8)] = 64
+    random_configs: Positive = 2
+    warmup_learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    quantizer_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    label_smoothing: Share = 0.05
+    rotation: Annotated[float, Field(ge=0, le=180)] = 12.0
+    scale: Share = 0.12
+    shift: Share = 0.1
+    shear: Share = 0.12
+    checkpoint_every: Positive = 50
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation's strength."""
+        return Augmentation(self.rotation, self.scale, self.shift, self.shear)
+
+    def key(self, space_key: str, data: dict[str, Any]) -> str:
+        """16 hexadecimal digits that name the trained supernet of this space and data."""
+        options = self.model_dump(mode="json", exclude={"checkpoint_every"})
+        text = json.dumps([options, space_key, data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,38 @@
+"""BatchNorm recalibration: statistics of one subnet, from training images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from supernet.data import resize
+from supernet.supernet import Supernet
+
+RECALIBRATION_BATCH = 256
+
+
+@torch.no_grad()
+def recalibrate(supernet: Supernet, images: Tensor, batch_size: int = RECALIBRATION_BATCH) -> None:
+    """Estimate the active subnet's BatchNorm statistics by a cumulative average over batches.
+
+    Weights stay as they are; earlier statistics do not matter (Yu and Huang 2019). Quantisers
+    are active, so that the statistics are those of the quantised subnet.
+
+    Args:
+        supernet: With the config of interest activated; ends in evaluation mode.
+        images: Training images [n, c, h, w], resized here to the active resolution.
+        batch_size: Images a batch; a last batch of fewer is left out.
+    """
+    norms = list(supernet.norms())
+    for norm in norms:
+        norm.start_recalibration()
+    supernet.train()
+    try:
+        size = min(batch_size, len(images))
+        for start in range(0, len(images) - size + 1, size):
+            batch = resize(images[start : start + size], supernet.resolution)
+            supernet(batch)
+    finally:
+        for norm in norms:
+            norm.stop_recalibration()
+        supernet.eval()

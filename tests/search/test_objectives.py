@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.errors import ObjectiveError
+from search.objectives import METRICS, Constraint, Direction, Objective, Problem
+
+
+def test_a_bound_is_read_in_the_users_unit():
+    constraint = Constraint.parse({"name": "latency", "max": 500, "unit": "us"})
+    assert constraint.violation(0.5) == 0
+    assert constraint.violation(0.75) == pytest.approx(0.5)
+    assert constraint.key == "latency <= 500 us"
+    window = Constraint.parse({"name": "accuracy", "min": 90, "max": 95, "unit": "%"})
+    assert window.violation(np.array([0.92, 0.81, 0.9975])).tolist() == pytest.approx(
+        [0, 0.1, 0.05]
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "latency"}, "'latency' has no unit; allowed: us, µs, ms, s"),
+        ({"name": "latency", "unit": "kB"}, "unit 'kB'.*allowed: us"),
+        ({"name": "latenci", "unit": "ms"}, "Did you mean 'latency'"),
+        ({"name": "latency", "unit": "ms", "wieght": 1}, "unknown key 'wieght'"),
+        ({"name": "latency", "unit": "ms", "direction": "up"}, "direction"),
+    ],
+)
+def test_a_bad_objective_is_a_typed_error(data, message):
+    with pytest.raises(ObjectiveError, match=message):
+        Objective.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({}, "no bound"),
+        ({"max": 0.5}, "no unit"),
+        ({"max": -1, "unit": "%"}, "at least 0"),
+        ({"max": float("nan"), "unit": "%"}, "finite"),
+        ({"min": 99, "max": 98, "unit": "%"}, "min 99.0.*above its max"),
+        ({"min": 101, "unit": "%"}, "largest possible value is 100 %"),
+    ],
+)
+def test_a_bad_constraint_is_a_typed_error(bounds, message):
+    data = {"name": "accuracy", **bounds}
+    if not bounds:
+        data["unit"] = "%"
+    with pytest.raises(ObjectiveError, match=message):
+        Constraint.parse(data)
+
+
+def test_directions_follow_the_metric_unless_given():
+    assert Objective.parse({"name": "accuracy", "unit": "%"}).direction is Direction.MAXIMIZE
+    assert Objective.parse({"name": "size", "unit": "kB"}).direction is Direction.MINIMIZE
+    given_direction = Objective.parse({"name": "size", "unit": "kB", "direction": "maximize"})
+    assert given_direction.direction is Direction.MAXIMIZE
+
+
+@given(st.sampled_from(sorted(METRICS)), st.floats(1e-3, 0.9), st.floats(1e-3, 0.9), st.data())
+def test_smaller_minimised_is_better_and_units_do_not_matter(name, first, second, data):
+    unit = data.draw(st.sampled_from(sorted(METRICS[name].units)))
+    objective = Objective.parse({"name": name, "unit": unit})
+    better = first > second if objective.direction is Direction.MAXIMIZE else first < second
+    assert bool(objective.minimised(first) < objective.minimised(second)) == better
+    problem = Problem((objective,))
+    stored = problem.values({name: first})
+    assert problem.minimised_values([stored])[0, 0] == pytest.approx(
+        float(objective.minimised(first))
+    )
+
+
+def test_problem_sums_violations_and_lists_each_metric_once():
+    problem = Problem(
+        (Objective.parse({"name": "accuracy", "unit": "%"}),),
+        (
+            Constraint.parse({"name": "latency", "max": 1, "unit": "ms"}),
+            Constraint.parse({"name": "accuracy", "min": 50, "unit": "%"}),
+        ),
+    )
+    assert problem.names == ("accuracy", "latency")
+    assert problem.directions == ["maximize"]
+    metrics = {"accuracy": np.array([0.6, 0.4]), "latency": np.array([0.5, 3.0])}
+    assert problem.violation(metrics).tolist() == pytest.approx([0.0, 2.2])
+    assert problem.violations({"accuracy": 0.4, "latency": 0.5}) == {
+        "latency <= 1 ms": 0.0,
+        "50 <= accuracy %": pytest.approx(0.2),
+    }
+    assert Constraint.parse({"name": "size", "max": 1, "unit": "kB"}).violation(np.nan) == np.inf
+
+
+def test_a_problem_needs_an_objective():
+    with pytest.raises(ObjectiveError, match="at least one objective"):
+        Problem(())

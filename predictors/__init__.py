@@ -1,0 +1,42 @@
+"""Floor 3: metrics of subnets that were never evaluated, learnt from those that were."""
+
+from __future__ import annotations
+
+from predictors.accuracy import AccuracyPredictor
+from predictors.base import (
+    ACCURACY_PREDICTORS,
+    LATENCY_PREDICTORS,
+    LatencyPredictor,
+    Predictor,
+)
+from predictors.errors import (
+    InvalidTargetError,
+    NotFittedError,
+    PredictorFileError,
+    TooFewSamplesError,
+)
+from predictors.features import cost_features, subnet_bytes, subnet_macs
+from predictors.latency import RidgeLatencyPredictor
+from predictors.sample_design import d_optimal
+from predictors.scores import cross_predict, kendall, scores, spearman
+
+__all__ = [
+    "ACCURACY_PREDICTORS",
+    "LATENCY_PREDICTORS",
+    "AccuracyPredictor",
+    "InvalidTargetError",
+    "LatencyPredictor",
+    "NotFittedError",
+    "Predictor",
+    "PredictorFileError",
+    "RidgeLatencyPredictor",
+    "TooFewSamplesError",
+    "cost_features",
+    "cross_predict",
+    "d_optimal",
+    "kendall",
+    "scores",
+    "spearman",
+    "subnet_bytes",
+    "subnet_macs",
+]

@@ -1,0 +1,188 @@
+"""The contract of predictors: who calls what, when, and what comes back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.errors import InvalidTargetError, NotFittedError, TooFewSamplesError
+from predictors.storage import load_arrays, save_arrays
+from spaces.population import hashes
+from spaces.registry import Registry
+from spaces.space import Population, SearchSpace
+
+FloatArray = NDArray[np.float64]
+Prediction = tuple[FloatArray, FloatArray]
+
+
+class Predictor(ABC):
+    """Estimates one metric of subnets that were never evaluated, with an uncertainty.
+
+    The search loop, in one process and one thread, makes a predictor for a space, calls `fit` with
+    *all* verified samples so far whenever new ones have arrived (once a generation; a fit starts
+    from nothing and is a pure function of its arguments), then `predict` hundreds of times on whole
+    populations from the inner evolution. `save` is called after the last fit and `load` by reports.
+    `predict` never changes the predictor.
+
+    Implementations set `name`, `min_samples` and the three hooks `_fit`, `_predict` and `_state` /
+    `_restore`; validation lives here so that every predictor refuses the same input.
+
+    Args:
+        space: The space whose populations it reads.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    min_samples: ClassVar[int]
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self._samples = 0
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of the last fit, 0 before it."""
+        return self._samples
+
+    def fit(self, population: Population, target: NDArray[np.floating]) -> Self:
+        """Learn from measured subnets, forgetting any earlier fit.
+
+        Args:
+            population: int16 (n, d); a config may occur repeatedly (repeated measurements).
+            target: (n,) measured values, in the predictor's unit.
+
+        Raises:
+            TooFewSamplesError: Fewer distinct configs than `min_samples`.
+            InvalidTargetError: A length mismatch, or a value that the metric cannot take.
+        """
+        values = np.asarray(target, dtype=np.float64)
+        if values.ndim != 1 or len(values) != len(population):
+            raise InvalidTargetError(
+                f"{self.name}: {len(population)} configs but targets of shape {values.shape}"
+            )
+        distinct = len(np.unique(hashes(self.space, population)))
+        if distinct < self.min_samples:
+            raise TooFewSamplesError(
+                f"{self.name} needs at least {self.min_samples} different measured configs, "
+                f"got {distinct}"
+            )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise InvalidTargetError(
+                f"{self.name}: {self.metric} number {bad[0]} is {values[bad[0]]}, must be finite"
+            )
+        self._check(values)
+        self._fit(population, values)
+        self._samples = len(values)
+        return self
+
+    def predict(self, population: Population) -> Prediction:
+        """Mean and standard deviation of the metric of one evaluation.
+
+        Args:
+            population: int16 (n, d).
+
+        Returns:
+            (mean, std), float64 (n,) each, in the unit of the targets; std > 0.
+
+        Raises:
+            NotFittedError: `fit` has not been called.
+        """
+        if not self._samples:
+            raise NotFittedError(f"{self.name} was asked to predict before it was fitted")
+        if not len(population):
+            return np.zeros(0), np.zeros(0)
+        return self._predict(population)
+
+    def save(self, folder: str | Path) -> None:
+        """Write JSON and safetensors into `folder`, atomically.
+
+        Raises:
+            NotFittedError: `fit` has not been called.
+        """
+        if not self._samples:
+            raise NotFittedError(f"{self.name} was to be saved before it was fitted")
+        header = {"name": self.name, "space": self.space.key, "samples": self._samples}
+        save_arrays(folder, header, self._state())
+
+    @classmethod
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
+        """The predictor that `save` wrote; it predicts the same values bit for bit.
+
+        Raises:
+            PredictorFileError: Missing, damaged, of another kind or of another space.
+        """
+        header, arrays = load_arrays(folder, cls.name, space.key)
+        predictor = cls(space)
+        predictor._restore(arrays)
+        predictor._samples = int(header["samples"])
+        return predictor
+
+    def _check(self, target: FloatArray) -> None:  # noqa: B027
+        """Raise InvalidTargetError for finite values that the metric cannot take."""
+
+    @abstractmethod
+    def _fit(self, population: Population, target: FloatArray) -> None:
+        """Fit on validated samples."""
+
+    @abstractmethod
+    def _predict(self, population: Population) -> Prediction:
+        """Predict a non-empty population after a fit."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, FloatArray]:
+        """Everything that `_predict` needs, as float64 arrays."""
+
+    @abstractmethod
+    def _restore(self, arrays: dict[str, FloatArray]) -> None:
+        """Take over what `_state` returned."""
+
+
+class LatencyPredictor(Predictor):
+    """Latency in milliseconds on one device, learnt from few measurements.
+
+    Before the first `fit` the loop calls `choose` once with a large pool and measures the chosen
+    configs. It then calls `fit` with them, and later with them plus every verified subnet.
+    """
+
+    metric = "latency in ms"
+
+    @abstractmethod
+    def choose(self, pool: Population, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The configs of a pool that are worth measuring first.
+
+        Args:
+            pool: int16 (p, d) candidates.
+            count: How many to choose.
+            rng: Breaks ties; the same generator state gives the same choice.
+
+        Returns:
+            Row numbers (count,) of different subnets, most informative first.
+
+        Raises:
+            TooFewSamplesError: The pool holds fewer than `count` different subnets.
+        """
+
+    def _check(self, target: FloatArray) -> None:
+        bad = np.flatnonzero(target <= 0)
+        if bad.size:
+            raise InvalidTargetError(
+                f"{self.name}: latency number {bad[0]} is {target[bad[0]]} ms, must be above 0"
+            )
+        if np.ptp(target) <= 1e-9 * target.max():
+            raise InvalidTargetError(
+                f"{self.name}: all {len(target)} latencies are {target[0]} ms; different subnets "
+                "must differ, so the clock or the runner of this device does not measure them"
+            )
+
+
+LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(
+    "latency predictor", "netcarve.latency_predictors"
+)
+ACCURACY_PREDICTORS: Registry[type[Predictor]] = Registry(
+    "accuracy predictor", "netcarve.accuracy_predictors"
+)

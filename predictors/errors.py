@@ -1,0 +1,21 @@
+"""Errors of predictors that a user can cause and mend."""
+
+from __future__ import annotations
+
+from spaces.errors import CorruptFileError, NetcarveError
+
+
+class TooFewSamplesError(NetcarveError):
+    """A predictor was given fewer samples than it can be fitted on."""
+
+
+class InvalidTargetError(NetcarveError):
+    """A measured value is NaN, infinite, out of range, or all values are the same."""
+
+
+class NotFittedError(NetcarveError):
+    """A predictor was asked to predict or to be saved before it was fitted."""
+
+
+class PredictorFileError(CorruptFileError):
+    """A stored predictor is missing, damaged, of another space or of another kind."""

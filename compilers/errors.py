@@ -15,3 +15,27 @@ class KernelError(CompilerError):
 
 class TargetError(CompilerError):
     """An instruction set is unknown, or this processor does not execute it."""
+
+
+class UnsupportedOperatorError(CompilerError):
+    """A subnet contains an operator, or a use of one, that no kernel template covers."""
+
+
+class BuildError(CompilerError):
+    """A build failed, crashed or ran out of time in its child process."""
+
+
+class MismatchError(CompilerError):
+    """A binary's outputs differ from its reference by more than the stated tolerance."""
+
+
+class MeasurementError(CompilerError):
+    """A binary could not be run or timed."""
+
+
+class DeviceError(CompilerError):
+    """A device is described wrongly, or this machine cannot be that device."""
+
+
+class BundleError(CompilerError):
+    """A bundle is incomplete, corrupt or not meant for this machine."""

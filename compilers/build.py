@@ -1,0 +1,152 @@
+"""From kernel calls to a library: a Relax `main` of external calls, linked with cached objects.
+
+Only bytecode is generated here. Every kernel was compiled once into an object file of the kernel
+library; a subnet whose kernels are known builds by emitting bytecode and linking. The library is
+a deterministic function of the subnet and the versions: no build id, no paths, no symbol table.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compilers.errors import BuildError
+from compilers.fusion import KernelGraph
+from compilers.kernel_library import KernelLibrary
+
+if TYPE_CHECKING:
+    from compilers.targets import Isa
+
+LINKERS = ("ld", "g++", "c++", "gcc", "cc", "clang")
+_ANCHOR = "netcarve_anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """What executes one layer: `kernel` is the template's class, `symbol` the compiled function."""
+
+    site: str
+    kernel: str
+    symbol: str
+
+
+def kernel_records(graph: KernelGraph, isa: Isa) -> tuple[KernelRecord, ...]:
+    """One record per kernel call, in execution order."""
+    return tuple(
+        KernelRecord(call.site, type(call.kernel).__name__, call.kernel.symbol(isa))
+        for call in graph.calls
+    )
+
+
+def build_library(
+    graph: KernelGraph,
+    isa: Isa,
+    kernels: KernelLibrary,
+    path: Path,
+    watch: Sequence[str] = (),
+) -> None:
+    """Write the shared library of `graph` to `path`.
+
+    Args:
+        graph: What to execute.
+        isa: Instruction set of the kernels.
+        kernels: Where compiled kernels are cached; missing ones are compiled now.
+        path: The library, `main(x) -> logits`.
+        watch: Names of tensors that `main` returns after its output, `[pixels, channels]` each.
+
+    Raises:
+        BuildError: No linker was found, or it failed.
+    """
+    distinct = {call.kernel.symbol(isa): call.kernel for call in graph.calls}
+    objects = [kernels.object_file(distinct[symbol], isa) for symbol in sorted(distinct)]
+    executable = _compile(_relax_module(graph, isa, watch), isa)
+    with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
+        executable.export_library(
+            str(path), fcompile=_link, addons=list(map(str, objects)), workspace_dir=folder
+        )
+
+
+def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
+    from tvm import relax
+    from tvm.relax import TensorType
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", TensorType(graph.input_shape, "float32"))
+    values = {graph.input: x}
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            for call in graph.calls:
+                constants = call.kernel.constants(isa, call.params)
+                arguments = [values[name] for name in call.inputs]
+                arguments += [relax.const(np.ascontiguousarray(array)) for array in constants]
+                out = TensorType(call.kernel.output_shape, call.kernel.output_dtype)
+                values[call.output] = builder.emit(
+                    relax.call_dps_packed(call.kernel.symbol(isa), arguments, out)
+                )
+            results = [values[name] for name in (graph.output, *watch)]
+            result = builder.emit_output(relax.Tuple(results) if watch else results[0])
+        builder.emit_func_output(result)
+    # The executable needs one compiled function to become a host library.
+    builder.add_func(_anchor(), _ANCHOR)
+    return builder.finalize()
+
+
+def _anchor() -> Any:
+    from tvm import tirx
+
+    buffer = tirx.decl_buffer((1,), "float32", name="x")
+    body = tirx.BufferStore(buffer, tirx.const(0.0, "float32"), [0])
+    return tirx.PrimFunc([buffer], body).with_attr("global_symbol", _ANCHOR)
+
+
+def _compile(module: Any, isa: Isa) -> Any:
+    import tvm
+    from tvm import relax
+
+    steps = relax.transform
+    # The default pipeline legalises operators and expects schedulable blocks; neither exists here.
+    passes = tvm.transform.Sequential(
+        [
+            steps.ToNonDataflow(),
+            steps.RemovePurityChecking(),
+            steps.CallTIRRewrite(),
+            steps.StaticPlanBlockMemory(),
+            steps.LowerAllocTensor(),
+            steps.KillAfterLastUse(),
+            steps.LowerRuntimeBuiltin(),
+            steps.ComputePrimValue(),
+            steps.VMShapeLower(),
+            steps.AttachGlobalSymbol(),
+        ]
+    )
+
+    @tvm.transform.module_pass(opt_level=0)
+    def pipeline(mod: Any, _context: Any) -> Any:
+        return passes(mod)
+
+    return tvm.compile(module, target=isa.tvm_target(), relax_pipeline=pipeline)
+
+
+def _link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+    """Link with binutils alone where possible: kernels need no C or C++ runtime."""
+    found = next((name for name in LINKERS if shutil.which(name)), None)
+    if found is None:
+        raise BuildError(f"no linker found; install one of: {', '.join(LINKERS)}")
+    if found == "ld":
+        command = ["ld", "-shared", "-s", "--build-id=none", "-o", output, *objects]
+    else:
+        command = [found, "-shared", "-nostdlib", "-s", "-Wl,--build-id=none", "-o", output]
+        command += objects
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"{found} failed with status {done.returncode}: {done.stderr[-500:]}")
+
+
+_link.object_format = "o"  # type: ignore[attr-defined]

@@ -1,0 +1,8 @@
+"""Kinds of devices, found by name in `DEVICES`."""
+
+from __future__ import annotations
+
+from compilers.devices.base import DEVICES, Build, Device, DeviceConfig, make_device
+from compilers.devices.local import LocalCpu
+
+__all__ = ["DEVICES", "Build", "Device", "DeviceConfig", "LocalCpu", "make_device"]

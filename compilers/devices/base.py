@@ -1,0 +1,213 @@
+"""The contract of a device: a black box that builds, runs and times subnets."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compilers.build import KernelRecord
+from compilers.errors import BuildError
+from spaces.capabilities import DeviceCapabilities
+from spaces.layer_spec import LayerSpec
+from spaces.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compilers.measurement import Measurement, MeasurementConfig
+    from supernet.extract import Subnet
+
+DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
+"""Kinds of devices by name; the `kind` of a `DeviceConfig`."""
+
+BUILD_FILE = "build.json"
+
+
+class DeviceConfig(BaseModel):
+    """What a user writes about a device.
+
+    Attributes:
+        name: What reports call it.
+        kind: A name in `DEVICES`.
+        isa: Instruction set to compile for: `native` (the best this machine has), `avx512_vnni`,
+            `avx512` or `avx2`.
+        threads: Threads of one inference.
+        batch: Inputs of one inference.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    kind: str = "local_cpu"
+    isa: Literal["native", "avx512_vnni", "avx512", "avx2"] = "native"
+    threads: int = 1
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A compiled subnet in a folder, checked against its module.
+
+    The folder holds `library.so`, the subnet (`subnet.safetensors`, `subnet.json`), a sample
+    `input.npy` with the module's `output.npy`, and `build.json` (this record).
+
+    Attributes:
+        folder: Where it lies.
+        specs: The subnet's layers.
+        isa: Instruction set of the library.
+        cpu_flags: Processor flags that the library needs.
+        input_shape: [1, C, H, W].
+        kernels: The kernel of every call, in execution order.
+        tolerance: Allowed difference of logits, relative to the largest.
+        difference: The difference found on the sample input.
+        seconds: Duration of lowering, compilation and linking.
+    """
+
+    folder: Path
+    specs: tuple[LayerSpec, ...]
+    isa: str
+    cpu_flags: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    kernels: tuple[KernelRecord, ...]
+    tolerance: float
+    difference: float
+    seconds: float
+
+    @property
+    def library(self) -> Path:
+        """The shared library."""
+        return self.folder / "library.so"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields but the folder, as a JSON object."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "folder"}
+        data["specs"] = [spec.to_json() for spec in self.specs]
+        data["kernels"] = [asdict(record) for record in self.kernels]
+        return data
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Build:
+        """The build in `folder`.
+
+        Raises:
+            BuildError: There is none, or its record is damaged.
+        """
+        path = Path(folder) / BUILD_FILE
+        try:
+            data = json.loads(path.read_text())
+            return cls(
+                **{
+                    **data,
+                    "folder": Path(folder),
+                    "specs": tuple(map(LayerSpec.from_json, data["specs"])),
+                    "kernels": tuple(KernelRecord(**record) for record in data["kernels"]),
+                    "cpu_flags": tuple(data["cpu_flags"]),
+                    "input_shape": tuple(data["input_shape"]),
+                }
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BuildError(f"no readable build in {path}: {error}") from error
+
+
+class Device(ABC):
+    """One device. Called by the search and the command line, from one thread at a time.
+
+    Everything that can crash happens in child processes of the device, which `close` ends; a
+    device may be used again after `close`. No method leaves half-written files.
+
+    Args:
+        config: What the user wrote.
+        cache: Folder of compiled kernels, shared by devices and processes.
+
+    Raises:
+        DeviceError: The machine cannot be this device; from the constructor only.
+    """
+
+    def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
+        self.config = config
+        self.cache = Path(cache) if cache is not None else None
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def probe(self) -> DeviceCapabilities:
+        """What this device executes, found out on the device."""
+
+    @abstractmethod
+    def build(
+        self,
+        subnet: Subnet,
+        specs: Sequence[LayerSpec],
+        out_dir: str | Path,
+        sample: NDArray[np.float32] | None = None,
+    ) -> Build:
+        """Compile `subnet` into `out_dir`, replacing what is there, and check its outputs.
+
+        Args:
+            subnet: The extracted module.
+            specs: Its layers.
+            out_dir: Receives the build.
+            sample: Inputs [n, C, R, R] float32 for the check; seeded noise when None.
+
+        Raises:
+            UnsupportedOperatorError: The subnet holds what no kernel executes.
+            MismatchError: The binary's logits differ from the module's.
+            BuildError: The child process failed, crashed or timed out.
+        """
+
+    @abstractmethod
+    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [n, classes] of inputs [n, C, R, R] float32, by the binary, one at a time.
+
+        Raises:
+            MeasurementError: The child process failed, crashed or timed out.
+        """
+
+    @abstractmethod
+    def time(
+        self, builds: Sequence[Build], config: MeasurementConfig | None = None
+    ) -> list[Measurement]:
+        """Latencies of several builds, measured interleaved in one child process.
+
+        Raises:
+            MeasurementError: The child process failed, crashed or timed out.
+        """
+
+    @abstractmethod
+    def export_onnx(self, build: Build, path: str | Path) -> float:
+        """Write the ONNX twin of a build, checked in ONNX Runtime.
+
+        Returns:
+            Largest difference from the module's sample output, relative to its largest logit.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the child processes."""
+
+
+def make_device(config: DeviceConfig, cache: str | Path | None = None) -> Device:
+    """The device that `config` describes.
+
+    Raises:
+        UnknownNameError: No such kind of device.
+        DeviceError: This machine cannot be that device.
+    """
+    return DEVICES.get(config.kind)(config, cache)

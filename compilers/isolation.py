@@ -1,0 +1,198 @@
+"""Child processes for everything that can crash: code generation, and running what it made.
+
+A `Worker` is a child that answers requests one at a time, as lines of JSON over pipes; large data
+goes through files. A request that crashes the child or takes too long is a typed error, and the
+next request starts a new child. TVM's import is paid once per child.
+
+Children never outlive their parent: the kernel kills them when the thread that started them ends
+(PR_SET_PDEATHSIG), and they leave by themselves when their input closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from compilers.errors import CompilerError
+
+Role = Literal["compiler", "runtime"]
+_ROOT = Path(__file__).resolve().parent.parent
+_TAIL = 1500
+_NOISE = "Warning: Scope "
+
+
+class Worker:
+    """A child process, started by the first request and replaced after a crash or timeout.
+
+    Not for use by several threads at once; requests queue on a lock. A child belongs to the
+    thread that started it and ends with that thread.
+
+    Args:
+        role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime.
+        error: Raised, with the child's last words, when a request fails.
+        cpus: Processors that the child may use; all of the parent's when None.
+        environment: Further environment variables of the child.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        error: type[CompilerError],
+        cpus: tuple[int, ...] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.role = role
+        self.error = error
+        self.cpus = cpus
+        self.environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: Any = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running child, if there is one."""
+        alive = self._process is not None and self._process.poll() is None
+        return self._process.pid if alive and self._process is not None else None
+
+    def request(self, command: str, arguments: Mapping[str, Any], timeout: float) -> Any:
+        """Send one request and wait for its answer.
+
+        Args:
+            command: Name of a command of `compilers.worker`.
+            arguments: Its arguments, JSON values.
+            timeout: Seconds until the child is killed.
+
+        Raises:
+            CompilerError: The class given at construction, or the one that the child reported:
+                a user's error, a crash (with the signal and the end of stderr), or a timeout.
+        """
+        with self._lock:
+            if self.pid is None:
+                self._start()
+            process = self._process
+            assert process is not None
+            assert process.stdin is not None
+            line = json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n"
+            try:
+                process.stdin.write(line)
+                process.stdin.flush()
+            except BrokenPipeError:
+                raise self._crashed(command) from None
+            try:
+                answer = json.loads(self._read_line(command, timeout))
+            except BaseException:
+                # An interrupted request leaves an answer in the pipe that nobody waits for.
+                self._kill()
+                raise
+        if "error" in answer:
+            raise _error_class(answer["error"], self.error)(answer["message"])
+        return answer["result"]
+
+    def close(self) -> None:
+        """End the child. A later request starts a new one."""
+        self._kill()
+
+    def _start(self) -> None:
+        self._kill()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "TVM_NUM_THREADS": "1",
+            "TVM_BIND_THREADS": "0",
+            **({"TVM_USE_RUNTIME_LIB": "1"} if self.role == "runtime" else {}),
+            **self.environment,
+            "PYTHONPATH": os.pathsep.join(
+                [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        }
+        options = {"role": self.role, "parent": os.getpid(), "cpus": self.cpus}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "compilers.worker", json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment,
+        )
+
+    def _read_line(self, command: str, timeout: float) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout
+        deadline = time.monotonic() + timeout
+        data = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while not data.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self._kill()
+                    raise self.error(f"{command} took longer than {timeout:g} s and was stopped")
+                chunk = os.read(pipe.fileno(), 1 << 16)
+                if not chunk:
+                    raise self._crashed(command)
+                data += chunk
+        return data
+
+    def _crashed(self, command: str) -> CompilerError:
+        assert self._process is not None
+        status = self._process.wait()
+        how = f"status {status}"
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                how = f"signal {signal.Signals(-status).name}"
+        tail = self._tail()
+        self._kill()
+        return self.error(f"{command} crashed its child process ({how})" + (f": {tail}" * bool(tail)))
+
+    def _tail(self) -> str:
+        if self._stderr is None:
+            return ""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - 20 * _TAIL))
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if _NOISE not in line)[-_TAIL:].strip()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            self._process = None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
+
+def _error_class(name: str, default: type[CompilerError]) -> type[CompilerError]:
+    import compilers.errors
+
+    found = getattr(compilers.errors, name, default)
+    return found if isinstance(found, type) and issubclass(found, CompilerError) else default

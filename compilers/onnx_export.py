@@ -1,0 +1,207 @@
+"""The ONNX twin of a subnet, with the same weights.
+
+Written operator by operator from the traced graph. Quantised layers become the QDQ form that ONNX
+Runtime fuses into integer kernels: DequantizeLinear on the uint8 input, on the int8 weight (one
+scale per output channel) and on the int32 bias (input scale times weight scale).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compilers.errors import MismatchError, UnsupportedOperatorError
+from compilers.graph import Graph, Op, OpKind
+from spaces.files import atomic_write_bytes
+
+OPSET = 17
+IR_VERSION = 10
+BATCH = "N"
+"""Name of the symbolic batch dimension of the input and the output."""
+
+
+def export_onnx(graph: Graph, path: Path) -> None:
+    """Write `graph` as a checked ONNX model with a symbolic batch.
+
+    Raises:
+        UnsupportedOperatorError: An integer layer reads something that was not quantised.
+    """
+    atomic_write_bytes(path, onnx_model(graph).SerializeToString())
+
+
+def onnx_model(graph: Graph) -> Any:
+    """The `onnx.ModelProto` of `graph`, checked by `onnx.checker`."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    writer = _Writer(graph)
+    for op in graph.ops:
+        writer.op(op)
+    output = helper.make_tensor_value_info(
+        graph.output, TensorProto.FLOAT, [BATCH, *graph.shapes()[graph.output][1:]]
+    )
+    x = helper.make_tensor_value_info(
+        graph.input, TensorProto.FLOAT, [BATCH, *graph.input_shape[1:]]
+    )
+    body = helper.make_graph(writer.nodes, "netcarve", [x], [output], writer.initializers)
+    model = helper.make_model(
+        body,
+        producer_name="netcarve",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run_onnx(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits [n, classes] of inputs [n, ...], by ONNX Runtime on one thread."""
+    session = ort_session(path)
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+
+
+def ort_session(path: Path, batch: int | None = None) -> Any:
+    """An ONNX Runtime session on one thread with its default optimisations.
+
+    Args:
+        path: The model.
+        batch: Fixes the symbolic batch, so that shapes are known when it optimises.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if batch is not None:
+        options.add_free_dimension_override_by_name(BATCH, batch)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_onnx(
+    path: Path, x: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+) -> float:
+    """The largest difference from `expected`, relative to its largest logit.
+
+    Raises:
+        MismatchError: It exceeds `tolerance`.
+    """
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    difference = float(np.abs(run_onnx(path, x) - expected).max()) / scale
+    if not difference <= tolerance:
+        raise MismatchError(
+            f"{path.name} differs by {difference:.2e} of the largest logit; allowed: {tolerance:g}"
+        )
+    return difference
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.producer = graph.producer()
+        self.shapes = graph.shapes()
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def op(self, op: Op) -> None:
+        """Append the nodes of one operator."""
+        inputs = list(op.inputs)
+        match op.kind:
+            case OpKind.CONV | OpKind.LINEAR:
+                weight = self._constant(f"{op.name}.weight", op.params["weight"])
+                bias = self._constant(f"{op.name}.bias", op.params["bias"])
+                self._layer(op, [inputs[0], weight, bias])
+            case OpKind.QCONV | OpKind.QLINEAR:
+                self._layer(op, self._integer_operands(op))
+            case OpKind.QUANTIZE:
+                self._node("QuantizeLinear", [inputs[0], *self._scalars(op)], op.name)
+            case OpKind.DEQUANTIZE:
+                self._node("DequantizeLinear", [inputs[0], *self._scalars(op)], op.name)
+            case OpKind.RELU:
+                self._node("Relu", inputs, op.name)
+            case OpKind.HARDSWISH:
+                self._node("HardSwish", inputs, op.name)
+            case OpKind.HARDSIGMOID:
+                self._node("HardSigmoid", inputs, op.name, alpha=1 / 6, beta=0.5)
+            case OpKind.ADD:
+                self._node("Add", inputs, op.name)
+            case OpKind.MUL:
+                self._node("Mul", inputs, op.name)
+            case OpKind.MEAN:
+                self._mean(op)
+            case OpKind.RESHAPE:
+                shape = np.array([0, *op.shape[1:]], np.int64)
+                target = self._constant(f"{op.name}.shape", shape)
+                self._node("Reshape", [inputs[0], target], op.name)
+
+    def _mean(self, op: Op) -> None:
+        if len(op.shape) == 4:
+            self._node("GlobalAveragePool", [op.inputs[0]], op.name)
+        else:
+            pooled = self._node("GlobalAveragePool", [op.inputs[0]], f"{op.name}.pooled")
+            self._node("Flatten", [pooled], op.name)
+
+    def _layer(self, op: Op, operands: list[str]) -> None:
+        if op.kind in (OpKind.LINEAR, OpKind.QLINEAR):
+            self._node("Gemm", operands, op.name, transB=1)
+        else:
+            self._node(
+                "Conv",
+                operands,
+                op.name,
+                strides=[op.stride] * 2,
+                pads=[op.padding] * 4,
+                group=op.groups,
+                kernel_shape=list(op.params["weight"].shape[2:]),
+            )
+
+    def _scalars(self, op: Op) -> list[str]:
+        """Scale and zero point of a (de)quantisation of activations."""
+        return [
+            self._constant(f"{op.name}.scale", op.params["scale"].astype(np.float32)),
+            self._constant(f"{op.name}.zero_point", op.params["zero_point"].astype(np.uint8)),
+        ]
+
+    def _integer_operands(self, op: Op) -> list[str]:
+        quantize = self.producer.get(op.inputs[0])
+        if quantize is None or quantize.kind is not OpKind.QUANTIZE:
+            raise UnsupportedOperatorError(
+                f"{op.kind} of a tensor that was not quantised (module {op.site!r})"
+            )
+        scale = op.params["scale"].astype(np.float64)
+        weight_scale = (scale / float(quantize.params["scale"])).astype(np.float32)
+        x = self._node(
+            "DequantizeLinear",
+            [quantize.name, f"{quantize.name}.scale", f"{quantize.name}.zero_point"],
+            f"{op.name}.x",
+        )
+        return [
+            x,
+            self._dequantized(op, "weight", weight_scale),
+            self._dequantized(op, "bias", op.params["scale"]),
+        ]
+
+    def _dequantized(self, op: Op, role: str, scale: NDArray[np.float32]) -> str:
+        name = f"{op.name}.{role}"
+        integers = self._constant(f"{name}.integers", op.params[role])
+        scales = self._constant(f"{name}.scale", scale)
+        zeros = np.zeros(scale.shape, op.params[role].dtype)
+        return self._node(
+            "DequantizeLinear",
+            [integers, scales, self._constant(f"{name}.zero_point", zeros)],
+            name,
+            axis=0,
+        )

@@ -1,0 +1,227 @@
+"""Run a bundle with nothing but numpy and the TVM runtime.
+
+This file imports neither torch nor anything of this package: a copy of it lies in every bundle as
+`run.py`, where it runs the bundle on a machine that has numpy, apache-tvm and apache-tvm-ffi:
+
+    python run.py                                    check hashes, then the sample's output
+    python run.py --input x.npy --output logits.npy  run inputs [n, C, H, W] float32
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_NOISE = ("Warning: Scope Saving", "Warning: Scope Loaded")
+
+
+class RuntimeFailure(Exception):
+    """A bundle cannot be run here: the message says why and names the file or the value."""
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle folder.
+
+    Raises:
+        RuntimeFailure: It is missing, not JSON, or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: not a bundle: {error.strerror}") from error
+    except ValueError as error:
+        raise RuntimeFailure(f"{path}: corrupt: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RuntimeFailure(f"{path}: not a bundle manifest of format {FORMAT}")
+    if not isinstance(manifest.get("files"), dict) or "library" not in manifest:
+        raise RuntimeFailure(f"{path}: corrupt: no table of files")
+    return manifest
+
+
+def check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file with the manifest, before anything of the bundle is loaded.
+
+    Raises:
+        RuntimeFailure: A file is missing or differs from its recorded SHA-256, or the manifest
+            names a path outside the folder; the message names it.
+    """
+    for name, entry in sorted(manifest["files"].items()):
+        if name in ("", ".", "..", MANIFEST) or {"/", "\\", "\0"} & set(name):
+            raise RuntimeFailure(f"{folder / MANIFEST}: corrupt: file name {name!r}")
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RuntimeFailure(f"{path}: missing: {error.strerror}") from error
+        expected = entry.get("sha256") if isinstance(entry, dict) else None
+        if found != expected:
+            raise RuntimeFailure(f"{path}: corrupt: its SHA-256 is {found}, not {expected}")
+    if manifest["library"] not in manifest["files"]:
+        raise RuntimeFailure(f"{folder / MANIFEST}: corrupt: its library has no recorded hash")
+
+
+def check_cpu(manifest: dict[str, Any]) -> None:
+    """Make sure that this processor has the instructions of the library.
+
+    Raises:
+        RuntimeFailure: It lacks some; the message lists them.
+    """
+    needed = set(manifest.get("cpu_flags", []))
+    have: set[str] = set()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            have = set(line.partition(":")[2].split())
+            break
+    if missing := needed - have:
+        raise RuntimeFailure(
+            f"this CPU lacks {', '.join(sorted(missing))}; the bundle was compiled for "
+            f"{manifest.get('isa')}"
+        )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Drop the line per constant that TVM writes to stderr when it loads a library."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as capture:
+        os.dup2(capture.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            capture.seek(0)
+            for line in capture.read().decode(errors="replace").splitlines():
+                if not any(noise in line for noise in _NOISE):
+                    print(line, file=sys.stderr)
+
+
+class Model:
+    """A compiled subnet, loaded.
+
+    Args:
+        library: The shared library of a build or bundle. Loading executes its code: check its
+            hash first, and load only what comes from a source you trust.
+    """
+
+    def __init__(self, library: Path) -> None:
+        # Only the runtime half of TVM is mapped; it must be chosen before the import.
+        os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
+        os.environ.setdefault("TVM_NUM_THREADS", "1")
+        import tvm
+        from tvm.runtime.vm import VirtualMachine
+
+        self._tensor = tvm.runtime.tensor
+        with _without_noise():
+            module = tvm.runtime.load_module(str(library.resolve()))
+            self._machine = VirtualMachine(module, tvm.cpu())
+        self.main = self._machine["main"]
+
+    def tensor(self, x: NDArray[np.float32]) -> Any:
+        """One input in the runtime's memory, to call `main` with repeatedly."""
+        return self._tensor(np.ascontiguousarray(x, np.float32))
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [n, classes] float32 of inputs [n, C, H, W] or [n, C] float32."""
+        if len(x) == 0:
+            raise RuntimeFailure(f"no inputs: shape {x.shape}")
+        rows = [self.main(self.tensor(x[i : i + 1])).numpy() for i in range(len(x))]
+        return np.concatenate(rows)
+
+
+def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
+    """Check a bundle's hashes and its processor, then load it.
+
+    Raises:
+        RuntimeFailure: see `read_manifest`, `check_hashes`, `check_cpu`.
+    """
+    manifest = read_manifest(folder)
+    check_hashes(folder, manifest)
+    check_cpu(manifest)
+    return Model(folder / manifest["library"]), manifest
+
+
+def read_input(path: Path, shape: list[int]) -> NDArray[np.float32]:
+    """Inputs from a .npy file: [n, ...] float32, or one input without its first axis.
+
+    Args:
+        path: The file.
+        shape: Shape of one input with batch 1: [1, C, H, W].
+
+    Raises:
+        RuntimeFailure: The file cannot be read, or its shape or dtype does not fit.
+    """
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RuntimeFailure(f"{path}: not a readable .npy file: {error}") from error
+    if list(x.shape) == shape[1:]:
+        x = x[None]
+    if list(x.shape[1:]) != shape[1:] or x.dtype.kind not in "fiu" or len(x) == 0:
+        expected = ", ".join(map(str, ["n", *shape[1:]]))
+        raise RuntimeFailure(f"{path}: {x.dtype} {x.shape}; expected float32 [{expected}]")
+    return x.astype(np.float32)
+
+
+def compare(
+    found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+) -> float:
+    """The largest difference of two arrays of logits, relative to the largest expected logit.
+
+    Raises:
+        RuntimeFailure: It exceeds `tolerance`, or the shapes differ, or a value is not finite.
+    """
+    if found.shape != expected.shape:
+        raise RuntimeFailure(f"output has shape {found.shape}, expected {expected.shape}")
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    difference = float(np.abs(found - expected).max()) / scale
+    if not difference <= tolerance:
+        raise RuntimeFailure(
+            f"outputs differ by {difference:.2e} of the largest logit; allowed: {tolerance:.0e}"
+        )
+    return difference
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `run.py`; returns the exit code, 2 when the bundle cannot be run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--input", type=Path, help=".npy, float32 [n, C, H, W]")
+    parser.add_argument("--output", type=Path, help="where to write the logits, .npy")
+    options = parser.parse_args(arguments)
+    try:
+        model, manifest = load_bundle(options.bundle)
+        source = options.input or options.bundle / manifest["sample"]["input"]
+        logits = model(read_input(source, manifest["input_shape"]))
+        if options.input is None:
+            expected = np.load(options.bundle / manifest["sample"]["output"], allow_pickle=False)
+            difference = compare(logits, expected, manifest["tolerance"])
+            print(f"hashes match; outputs match (largest difference {difference:.1e})")
+        if options.output is not None:
+            np.save(options.output, logits)
+        elif options.input is not None:
+            print(json.dumps({"logits": logits.tolist(), "classes": logits.argmax(1).tolist()}))
+    except (RuntimeFailure, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The child process of `isolation.Worker`: reads requests, answers each with one line of JSON.
+
+Run as `python -m compilers.worker OPTIONS`. The answers go to the original standard output, which
+is then closed to everything else, because TVM and linkers may print.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+Command = Callable[[Mapping[str, Any]], Any]
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends.
+
+    Args:
+        parent: Process id of the parent; if it is gone already, this process exits.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _commands(role: str) -> dict[str, Command]:
+    if role == "runtime":
+        # TVM's Python package imports torch where it finds it; nothing here needs it.
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        from compilers.runtime_commands import COMMANDS
+    else:
+        from compilers.compiler_commands import COMMANDS
+    return COMMANDS
+
+
+def main() -> None:
+    """Serve requests until standard input closes."""
+    options = json.loads(sys.argv[1])
+    die_with_parent(options["parent"])
+    if options["cpus"]:
+        os.sched_setaffinity(0, options["cpus"])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    commands: dict[str, Command] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            commands = commands or _commands(options["role"])
+            answer = {"result": commands[request["command"]](request["arguments"])}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"error": type(error).__name__, "message": _message(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _message(error: Exception) -> str:
+    from spaces.errors import NetcarveError
+
+    known = isinstance(error, NetcarveError) or type(error).__name__ == "RuntimeFailure"
+    return str(error) if known else f"{type(error).__name__}: {error}"[:1500]
+
+
+if __name__ == "__main__":
+    main()

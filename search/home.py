@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from search.errors import SearchError
@@ -18,18 +17,15 @@ def working_home() -> Path:
 def runtime_folder() -> Path:
     """The private folder of this user on this host for locks and Ray's session files, created.
 
-    `NETCARVE_RUNTIME_DIR`, else `netcarve-UID` in the system's temporary folder. Not
-    `XDG_RUNTIME_DIR`: that is emptied at logout, when a job started with `nohup` still runs.
+    `NETCARVE_RUNTIME_DIR`, else `/tmp/netcarve-UID`: one place, whatever `TMPDIR` is, or two
+    processes would take two host locks. Not `XDG_RUNTIME_DIR`, which is emptied at logout, when a
+    job started with `nohup` still runs.
 
     Raises:
         SearchError: the path exists and belongs to someone else, or is not a folder.
     """
     configured = os.environ.get("NETCARVE_RUNTIME_DIR")
-    folder = (
-        Path(configured).absolute()
-        if configured
-        else Path(tempfile.gettempdir()) / f"netcarve-{os.getuid()}"
-    )
+    folder = Path(configured or f"/tmp/netcarve-{os.getuid()}").absolute()  # noqa: S108 - checked
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()

@@ -1,0 +1,154 @@
+"""One local Ray instance: its private folder, and the promise that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from search import watchdog
+from search.errors import ExecutionError
+from search.home import runtime_folder
+
+_TOKEN_NAME = "NETCARVE_RAY_SESSION"  # noqa: S105 - the name of an environment variable
+# A socket's path has at most 107 bytes, of which Ray's own part below the folder takes 70.
+_MAX_PATH = 37
+_MIN_OBJECT_STORE = 80 * 2**20
+
+
+class LocalRay:
+    """A Ray instance of this process on this host.
+
+    Start it in the main thread: Linux ends Ray's servers when the *thread* that started them ends.
+    """
+
+    def __init__(self, num_cpus: int, object_store_bytes: int, namespace: str) -> None:
+        """Start Ray.
+
+        Raises:
+            ExecutionError: Ray does not start, or the runtime folder's path is too long for it.
+        """
+        self._folder, self._lock = _make_folder()
+        token = f"{_TOKEN_NAME}={secrets.token_hex(16)}"
+        self._watchdog = subprocess.Popen(
+            [
+                sys.executable,
+                *("-I", "-S"),
+                str(watchdog.__file__),
+                str(self._folder),
+                token,
+                str(os.getpid()),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(self._lock,),
+        )
+        try:
+            # Only Ray's processes carry the mark, not what this process starts later. Workers
+            # import what this process can import, plug-ins next to a script included.
+            with _environment(
+                {
+                    _TOKEN_NAME: token.partition("=")[2],
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                }
+            ):
+                self._start(num_cpus, object_store_bytes, namespace)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, num_cpus: int, object_store_bytes: int, namespace: str) -> None:
+        # Read when Ray is imported or started; a user's own setting stays.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        try:
+            ray.init(
+                num_cpus=num_cpus,
+                object_store_memory=max(object_store_bytes, _MIN_OBJECT_STORE),
+                include_dashboard=False,
+                logging_level="ERROR",
+                log_to_driver=False,
+                namespace=namespace,
+                _temp_dir=str(self._folder),
+            )
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ExecutionError(f"Ray does not start on this host: {error}") from error
+
+    def close(self) -> None:
+        """Stop Ray, end what is left of it and delete its folder."""
+        import ray
+
+        ray.shutdown()
+        stdin = self._watchdog.stdin
+        if stdin is not None and not stdin.closed:
+            try:
+                stdin.write(b"q")
+                stdin.close()
+            except BrokenPipeError:
+                pass
+            self._watchdog.wait()
+            os.close(self._lock)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _make_folder() -> tuple[Path, int]:
+    """A new private folder, and the handle of the lock that marks it as in use."""
+    parent = runtime_folder()
+    _remove_stale(parent)
+    while True:
+        folder = parent / f"ray-{secrets.token_hex(3)}"
+        if len(os.fsencode(folder)) > _MAX_PATH:
+            raise ExecutionError(
+                f"the runtime folder {parent} has too long a name for Ray's sockets: at most "
+                f"{_MAX_PATH - 11} bytes. Set NETCARVE_RUNTIME_DIR to a shorter one."
+            )
+        lock = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(mode=0o700)
+        except (BlockingIOError, FileExistsError):
+            os.close(lock)
+        else:
+            return folder, lock
+
+
+def _remove_stale(parent: Path) -> None:
+    # A lock that is free belongs to a session whose owner and watchdog were both killed.
+    for path in parent.glob("ray-*.lock"):
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)

@@ -23,6 +23,11 @@ def round_to_int(value: Any, lanes: int) -> Any:
     return _intrinsic(f"int32x{lanes}", "llvm.lrint", value)
 
 
+def truncate_to_int(value: Any, lanes: int) -> Any:
+    """float32 -> int32 of values that are integers already."""
+    return tirx.Cast(f"int32x{lanes}", value)
+
+
 class IntegerDot(ABC):
     """Exact sums of u8 x s8 products, several per 32-bit lane.
 

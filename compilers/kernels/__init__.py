@@ -1,1 +1,17 @@
 """Deterministic kernel templates behind one contract (`compilers.kernels.base`)."""
+
+from compilers.kernels.conv import Conv
+from compilers.kernels.depthwise import Depthwise
+from compilers.kernels.elementwise import Dequantize, Quantize
+from compilers.kernels.gemm import Gemm
+from compilers.kernels.squeeze_excite import GlobalPool, SqueezeExcite
+
+__all__ = [
+    "Conv",
+    "Depthwise",
+    "Dequantize",
+    "Gemm",
+    "GlobalPool",
+    "Quantize",
+    "SqueezeExcite",
+]

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 DType = Literal["float32", "uint8"]
 DTYPES: tuple[DType, ...] = ("float32", "uint8")
 
-TEMPLATE_VERSION = "1"
-"""Part of every symbol; raised whenever a template's argument layout or meaning changes."""
-
 
 @dataclass(frozen=True, slots=True)
 class QParams:
@@ -90,10 +87,20 @@ class Kernel(ABC):
 
     kind: ClassVar[str]
 
+    if TYPE_CHECKING:
+        # Fields of most kernels, class constants of `Quantize` and `Dequantize`.
+        @property
+        def input_dtype(self) -> DType:
+            """Element type of `x`."""
+
+        @property
+        def output_dtype(self) -> DType:
+            """Element type of the output."""
+
     def symbol(self, isa: Isa) -> str:
-        """C identifier of the compiled function, unique per (kernel, ISA, template version)."""
+        """C identifier of the compiled function, unique per (kernel, ISA)."""
         described = ",".join(f"{f.name}={getattr(self, f.name)!s}" for f in fields(self))  # type: ignore[arg-type]
-        text = f"{TEMPLATE_VERSION}:{isa.name}:{self.kind}({described})"
+        text = f"{isa.name}:{self.kind}({described})"
         return f"netcarve_{self.kind}_{isa.name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @abstractmethod

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
-from compilers.kernels.base import DTYPES, DType, Kernel, LayerParams
+from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice
+from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants
-from compilers.kernels.padding import padded_copy
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
@@ -24,8 +21,8 @@ from compilers.kernels.tiling import (
     column_runs,
     matrix_tile,
     out_size,
-    window_rows,
 )
+from compilers.kernels.window import padded_copy, window_rows
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -70,7 +67,6 @@ class Conv(Kernel):
     output_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        check_choice("input dtype", self.input_dtype, DTYPES)
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
         sizes = (self.height, self.width, self.in_channels, self.out_channels)
         if min(sizes) < 1:
@@ -96,9 +92,7 @@ class Conv(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return Epilogue(
-            self.activation, self.residual, self.output_dtype, self.input_dtype == "uint8"
-        )
+        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
 
     @property
     def out_height(self) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Places in the two small constant arrays that quantised kernels take.
 _INVERSE, _GATE_SLOPE, _GATE_OFFSET, _RESIDUAL_FACTOR = range(4)
-_OUTPUT_ZERO, _RESIDUAL_ZERO, _INPUT_ZERO, INPUT_ZERO_BYTES = range(4)
+_OUTPUT_ZERO, _RESIDUAL_ZERO, _INPUT_ZERO = range(3)
 
 
 def check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -60,15 +60,18 @@ class Epilogue:
         activation: applied before the residual.
         residual: element type of the residual tensor, or None.
         output_dtype: element type of the output.
-        integer: whether accumulators are int32 (uint8 input) or float32.
+        input_dtype: element type of the kernel's input.
+        integer: whether accumulators are int32, to be scaled per channel, or float32.
     """
 
     activation: Activation
     residual: DType | None
     output_dtype: DType
+    input_dtype: DType
     integer: bool
 
     def __post_init__(self) -> None:
+        check_choice("input dtype", self.input_dtype, DTYPES)
         check_choice("output dtype", self.output_dtype, DTYPES)
         check_choice("activation", self.activation, tuple(Activation))
         if self.residual is not None:
@@ -77,7 +80,7 @@ class Epilogue:
     @property
     def quantised(self) -> bool:
         """Whether the kernel takes the two arrays of quantisation scalars."""
-        return self.integer or "uint8" in (self.residual, self.output_dtype)
+        return "uint8" in (self.input_dtype, self.residual, self.output_dtype)
 
     def fold(self, params: LayerParams) -> np.float32:
         """Factor that the per-channel scale (integer) or the weights and bias (float) absorb."""
@@ -86,11 +89,11 @@ class Epilogue:
         return np.float32(1.0) / np.float32(require("output", params.output).scale)
 
     def scalars(self, params: LayerParams) -> tuple[NDArray[Any], ...]:
-        """float32 [4] factors and int32 [4] zero points; nothing for a float kernel."""
+        """float32 [4] factors and int32 [3] zero points; nothing for a float kernel."""
         if not self.quantised:
             return ()
         inverse = np.float32(1.0)
-        zeros = np.zeros(4, np.int32)
+        zeros = np.zeros(3, np.int32)
         if self.output_dtype == "uint8":
             output = require("output", params.output)
             inverse /= np.float32(output.scale)
@@ -100,12 +103,23 @@ class Epilogue:
             residual = require("residual", params.residual)
             factor = np.float32(residual.scale) * inverse
             zeros[_RESIDUAL_ZERO] = residual.zero_point
-        if params.input is not None:
-            zero = np.uint8(params.input.zero_point)
-            zeros[_INPUT_ZERO] = zero
-            zeros[INPUT_ZERO_BYTES] = np.full(4, zero).view(np.int32)[0]
+        if self.input_dtype == "uint8":
+            zeros[_INPUT_ZERO] = require("input", params.input).zero_point
         gate = inverse * np.float32(1 / 6), inverse * np.float32(0.5)
         return np.array([inverse, *gate, factor], np.float32), zeros
+
+
+def plain_epilogue(input_dtype: DType, output_dtype: DType) -> Epilogue:
+    """The epilogue of a kernel that computes in float32, with neither activation nor residual."""
+    return Epilogue(Activation.NONE, None, output_dtype, input_dtype, integer=False)
+
+
+def layer_epilogue(
+    input_dtype: DType, activation: Activation, residual: DType | None, output_dtype: DType
+) -> Epilogue:
+    """The epilogue of a layer with weights: a uint8 input means integer accumulators."""
+    integer = input_dtype == "uint8"
+    return Epilogue(activation, residual, output_dtype, input_dtype, integer)
 
 
 class EpilogueCode:
@@ -123,7 +137,7 @@ class EpilogueCode:
         self.residual = residual
         self.scale = em.argument("scale", (channels,)) if epilogue.integer else None
         self.factors = em.argument("factors", (4,)) if epilogue.quantised else None
-        self.zeros = em.argument("zeros", (4,), "int32") if epilogue.quantised else None
+        self.zeros = em.argument("zeros", (3,), "int32") if epilogue.quantised else None
 
     def zero(self, place: int, lanes: int) -> Expr:
         """A zero point as an int32 vector."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
-from compilers.kernels.base import DTYPES, DType, Kernel, LayerParams
+from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, require
+from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -55,7 +55,6 @@ class Gemm(Kernel):
     output_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        check_choice("input dtype", self.input_dtype, DTYPES)
         if min(self.m, self.k, self.n) < 1:
             raise KernelError(f"gemm of {self.m} x {self.k} x {self.n}: every size must be >= 1")
         if self.input_dtype == "uint8" and self.k % 4:
@@ -67,9 +66,7 @@ class Gemm(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return Epilogue(
-            self.activation, self.residual, self.output_dtype, self.input_dtype == "uint8"
-        )
+        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,10 +110,9 @@ def matrix_constants(
     lanes = isa.vector_lanes
     fold = epilogue.fold(params)
     if not epilogue.integer:
-        matrix = checked("weight", weight, shape, np.float32) * fold
         bias = checked("bias", params.bias, (n,), np.float32) * fold
         return (
-            pack_matrix(matrix, lanes),
+            pack_matrix(checked("weight", weight, shape, np.float32) * fold, lanes),
             pad_channels(bias, lanes),
             *epilogue.scalars(params),
         )

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from compilers.kernels.emitter import Emitter, Index, maximum, minimum
-
 MIN_CHAINS = 8
 """Independent multiply-adds that hide the latency of one."""
 
@@ -176,15 +174,3 @@ def column_runs(
 def out_size(in_size: int, kernel: int, stride: int) -> int:
     """Pixels of one side after a window with padding `kernel // 2`."""
     return (in_size + 2 * (kernel // 2) - kernel) // stride + 1
-
-
-def window_rows(
-    em: Emitter, oh: Index, height: int, kernel: int, stride: int
-) -> tuple[Index, Index]:
-    """(first, count) of the window's rows that lie inside the image at output row `oh`."""
-    pad = kernel // 2
-    if isinstance(oh, int):
-        first = max(0, pad - oh * stride)
-        return first, min(kernel, height + pad - oh * stride) - first
-    first = em.let(maximum(pad - oh * stride, 0))
-    return first, em.let(minimum(height + pad - oh * stride, kernel) - first)

@@ -1,4 +1,4 @@
-"""Copies of an integer image with a border of its zero point.
+"""Windows at the border of an image: clipped for floats, padded copies for integers.
 
 A pixel outside the image stands for the real value 0, which is the zero point in uint8. With the
 border in memory, no tap of an integer window is special, and the sum of the weights times the
@@ -9,9 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compilers.kernels.emitter import Buffer, Emitter, Expr, Index, cast, load
+from compilers.kernels.emitter import (
+    Buffer,
+    Emitter,
+    Expr,
+    Index,
+    cast,
+    load,
+    maximum,
+    minimum,
+)
 
 _COPY_BYTES = 32
+
+
+def window_rows(
+    em: Emitter, oh: Index, height: int, kernel: int, stride: int
+) -> tuple[Index, Index]:
+    """(first, count) of the window's rows that lie inside the image at output row `oh`."""
+    pad = kernel // 2
+    if isinstance(oh, int):
+        first = max(0, pad - oh * stride)
+        return first, min(kernel, height + pad - oh * stride) - first
+    first = em.let(maximum(pad - oh * stride, 0))
+    return first, em.let(minimum(height + pad - oh * stride, kernel) - first)
 
 
 def fill_border(

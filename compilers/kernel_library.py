@@ -1,0 +1,81 @@
+"""A folder of compiled kernels: each is compiled once, then shared by layers, subnets and runs."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compilers.kernels.base import Kernel
+    from compilers.targets import Isa
+
+_HERE = Path(__file__).parent
+_SOURCES = ("targets.py", "intrinsics.py", "kernels/*.py")
+
+
+@cache
+def generator_key() -> str:
+    """16 hex digits that change with anything that decides the code: templates, targets, TVM."""
+    digest = hashlib.sha256(version("apache-tvm").encode())
+    for path in sorted(path for pattern in _SOURCES for path in _HERE.glob(pattern)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class KernelLibrary:
+    """Object files under `folder / isa / generator key / symbol.o`.
+
+    Any number of processes may use one folder at the same time. An object file appears complete
+    or not at all; two processes that compile the same kernel write the same bytes.
+    """
+
+    def __init__(self, folder: Path, on_compile: Callable[[Kernel], None] | None = None) -> None:
+        """Open a library; the folder need not exist.
+
+        Args:
+            folder: where object files are kept.
+            on_compile: called before a kernel is compiled.
+        """
+        self.folder = Path(folder)
+        self._on_compile = on_compile
+
+    def path(self, kernel: Kernel, isa: Isa) -> Path:
+        """Where the object file of a kernel is, or will be."""
+        return self.folder / isa.name / generator_key() / f"{kernel.symbol(isa)}.o"
+
+    def __contains__(self, key: tuple[Kernel, Isa]) -> bool:
+        """Whether (kernel, isa) is compiled already."""
+        return self.path(*key).exists()
+
+    def object_file(self, kernel: Kernel, isa: Isa) -> Path:
+        """The object file that defines `__tvm_ffi_<symbol>`; compiled now if it is not there.
+
+        Compiles in this process: call it in a disposable child.
+
+        Raises:
+            KernelError: no template covers the kernel on this instruction set.
+        """
+        path = self.path(kernel, isa)
+        if path.exists():
+            return path
+        if self._on_compile is not None:
+            self._on_compile(kernel)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compile-") as temporary:
+            built = Path(temporary) / path.name
+            _compile(kernel, isa, built)
+            built.replace(path)
+        return path
+
+
+def _compile(kernel: Kernel, isa: Isa, path: Path) -> None:
+    import tvm
+
+    symbol = kernel.symbol(isa)
+    module = tvm.IRModule({symbol: kernel.prim_func(isa)})
+    tvm.compile(module, target=isa.tvm_target()).mod.write_to_file(str(path), "o")

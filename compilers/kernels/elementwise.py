@@ -1,0 +1,128 @@
+"""Conversions between float32 and uint8 tensors that no neighbouring kernel could take over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from compilers.errors import KernelError
+from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.emitter import Emitter, Index, broadcast, cast, load
+from compilers.kernels.epilogue import EpilogueCode, plain_epilogue, require
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tvm import tirx
+
+    from compilers.targets import Isa
+
+
+@dataclass(frozen=True)
+class Quantize(Kernel):
+    """`out = clamp(round_half_even(x * (1 / scale)) + zero_point, 0, 255)`, float32 -> uint8.
+
+    Arguments of the function: x, factors, zeros, output.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    input_dtype: ClassVar[DType] = "float32"
+    output_dtype: ClassVar[DType] = "uint8"
+
+    rows: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.rows, self.channels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """See `Kernel.constants`: the scalars of `params.output`."""
+        del isa
+        return plain_epilogue("float32", "uint8").scalars(params)
+
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        em = Emitter()
+        x = em.argument("x", self.input_shape)
+        code = EpilogueCode(em, plain_epilogue("float32", "uint8"), 0, None)
+        out = em.argument("out", self.output_shape, "uint8")
+
+        def row(i: Index) -> None:
+            def piece(channel: Index, lanes: int) -> None:
+                value = code.quantise_real(load(x, [i, channel], lanes), lanes)
+                em.store(out, [i, channel], value, lanes)
+
+            em.pieces(self.channels, isa.vector_lanes, piece)
+
+        em.loop(self.rows, row)
+        return em.function(self.symbol(isa))
+
+
+@dataclass(frozen=True)
+class Dequantize(Kernel):
+    """`out = (x - zero_point) * scale`, uint8 -> float32.
+
+    Arguments of the function: x, scale [1], zero point [1], output.
+    """
+
+    kind: ClassVar[str] = "dequantize"
+    input_dtype: ClassVar[DType] = "uint8"
+    output_dtype: ClassVar[DType] = "float32"
+
+    rows: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.rows, self.channels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """See `Kernel.constants`: scale and zero point of `params.input`."""
+        del isa
+        quantised = require("input", params.input)
+        return np.array([quantised.scale], np.float32), np.array([quantised.zero_point], np.int32)
+
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        em = Emitter()
+        x = em.argument("x", self.input_shape, "uint8")
+        scale = em.argument("scale", (1,))
+        zero = em.argument("zero", (1,), "int32")
+        out = em.argument("out", self.output_shape)
+
+        def row(i: Index) -> None:
+            def piece(channel: Index, lanes: int) -> None:
+                integer = cast(load(x, [i, channel], lanes), "int32", lanes)
+                integer = integer - broadcast(load(zero, [0], 1), lanes)
+                real = cast(integer, "float32", lanes) * broadcast(load(scale, [0], 1), lanes)
+                em.store(out, [i, channel], real, lanes)
+
+            em.pieces(self.channels, isa.vector_lanes, piece)
+
+        em.loop(self.rows, row)
+        return em.function(self.symbol(isa))
+
+
+def _check_sizes(rows: int, channels: int) -> None:
+    if min(rows, channels) < 1:
+        raise KernelError(f"a tensor of {rows} x {channels}: every size must be >= 1")

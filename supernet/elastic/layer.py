@@ -58,7 +58,10 @@ class ElasticLayer(nn.Module):
         calibration, `x` itself."""
         if self.observed is not None:
             flat = x.detach().flatten()
-            self.observed.append(flat[:: max(1, len(flat) // _OBSERVED_ELEMENTS)].clone())
+            # Random places: a regular stride would see the same columns of every map.
+            places = torch.Generator().manual_seed(len(self.observed))
+            chosen = torch.randint(len(flat), (_OBSERVED_ELEMENTS,), generator=places)
+            self.observed.append(flat[chosen])
             return x
         scheme = self.spec.precision.activation
         if scheme is None:

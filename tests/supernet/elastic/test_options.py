@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from spaces.layer_spec import LayerSpec, Operator
+from supernet.elastic import LayerOptions
+from supernet.errors import SupernetConfigError
+
+
+def test_a_spec_of_another_site_or_operator_does_not_fit():
+    big = LayerSpec("a.expand", Operator.CONV, 8, 8, 4, 4)
+    options = LayerOptions(big, (1,))
+    options.check(big)
+    for other in (
+        LayerSpec("b.expand", Operator.CONV, 8, 8, 4, 4),
+        LayerSpec("a.expand", Operator.LINEAR, 8, 8, 4, 4),
+    ):
+        try:
+            options.check(other)
+        except SupernetConfigError as error:
+            assert other.site in str(error)
+        else:
+            raise AssertionError("accepted")

@@ -1,0 +1,83 @@
+"""`netcarve bundle`: run and verify what a search has left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import JsonOption
+from cli.output import print_json, print_pairs
+
+bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Bundles: run, verify.")
+
+
+@bundle.command()
+def run(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle.")],
+    input_: Annotated[
+        Path,
+        typer.Option("--input", metavar="X.npy", help="Inputs, float32 [n, channels, size, size]."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="Y.npy", help="Write the logits, float32 [n, classes]."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a bundle; needs only numpy and the TVM runtime."""
+    import numpy as np
+
+    # Not `compilers.bundle`, which needs more than numpy and the TVM runtime.
+    from compilers.runtime import load_bundle, read_input
+
+    model, manifest = load_bundle(folder)
+    logits = model(read_input(input_, manifest["input_shape"]))
+    classes = [int(c) for c in logits.argmax(axis=1)]
+    if output is not None:
+        with output.open("wb") as file:
+            np.save(file, logits)
+    if json:
+        written = None if output is None else str(output)
+        print_json({"classes": classes, "logits": logits.tolist(), "output": written})
+        return
+    for i, (found, row) in enumerate(zip(classes, logits, strict=True)):
+        typer.echo(f"input {i}: class {found}, logit {row[found]:.4f}")
+    if output is not None:
+        typer.echo(f"logits: {output}")
+
+
+@bundle.command()
+def verify(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder or .tar.gz of a bundle.")
+    ],
+    measure: Annotated[
+        bool, typer.Option(help="Measure the latency on this machine again.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Check a bundle's hashes, then its outputs, then measure it again."""
+    from compilers.bundle import verify_bundle
+
+    found = verify_bundle(bundle, measure=measure)
+    latency = found.measurement
+    if json:
+        print_json(
+            {
+                "bundle": str(bundle),
+                "files": found.files,
+                "difference": found.difference,
+                "measurement": None if latency is None else latency.to_json(),
+            }
+        )
+        return
+    pairs = [
+        ("hashes", f"{found.files} files match"),
+        ("outputs", f"match, largest difference {found.difference:.1e} of the largest logit"),
+    ]
+    if latency is not None:
+        spread = f"p10 to p90: {latency.p10_ms:.4f} to {latency.p90_ms:.4f} ms"
+        pairs.append(("latency", f"{latency.median_ms:.4f} ms, {spread}"))
+    print_pairs(pairs)

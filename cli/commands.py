@@ -1,0 +1,56 @@
+"""How the command line ends: which error gives which message and exit code.
+
+0: done. 1: `doctor` found a problem, or a bug (with a traceback). 2: a mistake
+that the user can mend. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+# Where the classes of users' mistakes live. Looked up among the modules already imported: an
+# error can only come from a module that is, and importing them here would slow `--help` down.
+_USER_ERRORS = (("spaces.errors", "NetcarveError"), ("compilers.runtime", "BundleRuntimeError"))
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether `error` is a mistake that the user can mend, not a bug."""
+    known = (getattr(sys.modules.get(module), name, None) for module, name in _USER_ERRORS)
+    return any(kind is not None and isinstance(error, kind) for kind in known)
+
+
+class Commands(TyperGroup):
+    """The root group: turns users' mistakes and interrupts into short messages."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Remember the arguments, to say how an interrupted command is continued."""
+        given = list(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta["cli.arguments"] = given
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            command = shlex.join(["netcarve", *ctx.meta["cli.arguments"]])
+            typer.echo(
+                f"\nInterrupted. Everything finished is kept; to continue: {command}", err=True
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not is_user_error(error):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(USER_ERROR) from None

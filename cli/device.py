@@ -1,0 +1,121 @@
+"""`netcarve device`: the hardware that subnets are measured on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import DatabaseOption, DeviceArgument, HomeOption, JsonOption
+from cli.output import print_json, print_pairs, print_table
+
+if TYPE_CHECKING:
+    from search.devices import RegisteredDevice
+
+device = typer.Typer(name="device", no_args_is_help=True, help="Devices: add, list, show, probe.")
+
+
+@device.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new device.")],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="Kind of device; local_cpu is this machine's.")
+    ] = "local_cpu",
+    isa: Annotated[
+        str,
+        typer.Option(
+            metavar="ISA",
+            help="Instruction set: avx512_vnni, avx512, avx2, or native for the best one here.",
+        ),
+    ] = "native",
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads that one inference uses.")] = 1,
+    batch: Annotated[int, typer.Option(metavar="N", help="Inputs of one inference.")] = 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a device of this name.")
+    ] = False,
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Probe a device and store it under NAME."""
+    from search.devices import add_device
+    from search.workspace import open_store
+
+    settings = {"name": name, "kind": kind, "isa": isa, "threads": threads, "batch": batch}
+    with open_store(home, db) as store:
+        _print(add_device(store, settings, replace=replace), json)
+
+
+@device.command("list")
+def list_(db: DatabaseOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the registered devices."""
+    from search.devices import list_devices
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        found = list_devices(store)
+    if json:
+        print_json([one.to_json() for one in found])
+        return
+    rows = [
+        (
+            one.name,
+            str(one.config["kind"]),
+            one.capabilities.isa,
+            str(one.capabilities.threads),
+            str(one.capabilities.batch),
+            ", ".join(sorted(one.capabilities.schemes)),
+            one.capabilities.hardware,
+        )
+        for one in found
+    ]
+    header = ("name", "kind", "isa", "threads", "batch", "schemes", "hardware")
+    print_table(header, rows, "No devices. Add one: netcarve device add NAME")
+
+
+@device.command()
+def show(
+    name: DeviceArgument,
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a device's settings, what its probe found, and its registered spaces."""
+    from search.devices import show_device
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        _print(show_device(store, name), json)
+
+
+@device.command()
+def probe(
+    name: DeviceArgument,
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find out again what a device executes, and store it."""
+    from search.devices import probe_device
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        _print(probe_device(store, name), json)
+
+
+def _print(found: RegisteredDevice, json: bool) -> None:
+    if json:
+        print_json(found.to_json())
+        return
+    capabilities = found.capabilities
+    print_pairs(
+        [
+            ("name", found.name),
+            *((key, str(value)) for key, value in found.config.items() if key != "name"),
+            ("hardware", capabilities.hardware),
+            ("compiled for", capabilities.isa),
+            ("schemes", ", ".join(sorted(capabilities.schemes))),
+            ("operators", ", ".join(sorted(capabilities.operators))),
+            ("spaces", ", ".join(found.spaces) or "none registered: every space, unrestricted"),
+        ]
+    )

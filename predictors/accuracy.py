@@ -111,6 +111,7 @@ class AccuracyPredictor(Predictor):
             args=(products, y),
             method="L-BFGS-B",
             jac=True,
+            options={"maxiter": 50},
             bounds=[(m - 4 * s, m + 4 * s) for m, s in zip(_PRIOR_MEAN, _PRIOR_STD, strict=True)],
         )
         self._theta = np.asarray(found.x, dtype=np.float64)

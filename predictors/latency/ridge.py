@@ -22,6 +22,7 @@ _NOISE_LEVELS = np.geomspace(0.003, 0.6, 12)
 # Relative error below which a measurement is never suspected of being an outlier.
 _LEAST_SCALE = 0.01
 _OUTLIER = 4.0
+_DIAGNOSTIC_LEVEL = 0.05
 _LEAST_NOISE = 0.003
 
 
@@ -43,6 +44,17 @@ def prior_covariance() -> FloatArray:
 _PRIOR = prior_covariance()
 _PRECISION = np.linalg.inv(_PRIOR)
 _PRIOR_ROOT = np.linalg.cholesky(_PRIOR)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Log latencies linearised at some latencies: rows (n, f) and log ratios to them (n,)."""
+
+    rows: FloatArray
+    logs: FloatArray
+
+    def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> _Samples:
+        return _Samples(self.rows[which], self.logs[which])
 
 
 @dataclass(frozen=True)
@@ -83,14 +95,18 @@ class RidgeLatencyPredictor(LatencyPredictor):
     def _fit(self, population: Population, target: FloatArray) -> None:
         parts = cost_features(self.space, population) * NOMINAL_MS
         self._unit = float(np.median(target / parts.sum(axis=1)))
-        rows = parts * self._unit / target[:, None]
-        weights = np.ones(len(target))
+        parts *= self._unit
+        # Gauss-Newton on the logarithm, so that half and double are equally wrong: log(y) is
+        # linearised at the last fit's latencies, at first those of the nominal device.
+        samples = _linearised(parts, parts.sum(axis=1), target)
+        weights = _delete_one_weights(samples)
         for _ in range(4):
-            level, residual, leverage = self._cross_validate(rows, weights)
+            level, residual, leverage = self._cross_validate(samples, weights)
             scale = max(_LEAST_SCALE, 1.4826 * float(np.median(np.abs(residual))))
             far = np.abs(residual) / (_OUTLIER * scale)
             weights = np.where(far > 1, np.maximum(far, 1.0) ** -2.0, 1.0)
-        fit = _solve(rows, weights, level)
+            fit = _solve(samples, weights, level)
+            samples = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
         self._rates, self._covariance = fit.rates, fit.covariance
         trust = weights / weights.sum()
         noise = float(np.sqrt((trust * residual**2 / (1.0 + leverage)).sum()))
@@ -101,10 +117,10 @@ class RidgeLatencyPredictor(LatencyPredictor):
         self._noise = max(_LEAST_NOISE, noise) * float(stdtrit(freedom, 0.95)) / Z90
 
     def _cross_validate(
-        self, rows: FloatArray, weights: FloatArray
+        self, samples: _Samples, weights: FloatArray
     ) -> tuple[float, FloatArray, FloatArray]:
         """Best noise level, with the left-out log residuals (n,) and leverages (n,) it gives."""
-        count = len(rows)
+        count = len(weights)
         # Few samples are left out one by one, many in folds.
         fold = np.arange(count) % (count if count <= 2 * self.folds else self.folds)
         best: tuple[float, float, FloatArray, FloatArray] | None = None
@@ -112,11 +128,8 @@ class RidgeLatencyPredictor(LatencyPredictor):
             residual, leverage = np.empty(count), np.empty(count)
             for number in range(int(fold.max()) + 1):
                 out = fold == number
-                fit = _solve(rows[~out], weights[~out], float(level))
-                predicted = np.maximum(rows[out] @ fit.rates, 1e-3)
-                residual[out] = -np.log(predicted)
-                scaled = rows[out] / predicted[:, None]
-                leverage[out] = np.einsum("ij,jk,ik->i", scaled, fit.covariance, scaled)
+                fit = _solve(samples.take(~out), weights[~out], float(level))
+                residual[out], leverage[out] = _left_out(samples.take(out), fit)
             score = float((weights * np.minimum(residual**2, 1.0)).sum())
             if best is None or score < best[0]:
                 best = (score, float(level), residual, leverage)
@@ -142,18 +155,62 @@ class RidgeLatencyPredictor(LatencyPredictor):
         self._unit, self._noise = map(float, arrays["scalars"])
 
 
-def _solve(rows: FloatArray, weights: FloatArray, level: float) -> _Fit:
-    """Non-negative minimiser of ``|rows w - 1|^2 + level^2 w P w`` and the covariance of w.
+def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _Samples:
+    return _Samples(parts / latency[:, None], np.log(target / latency))
+
+
+def _left_out(samples: _Samples, fit: _Fit) -> tuple[FloatArray, FloatArray]:
+    """Log residuals (n,) and leverages (n,) of samples that a fit has not seen."""
+    predicted = np.maximum(samples.rows @ fit.rates, 1e-3)
+    scaled = samples.rows / predicted[:, None]
+    leverage = ((scaled @ fit.covariance) * scaled).sum(axis=1)
+    return samples.logs - np.log(predicted), leverage
+
+
+def _delete_one_weights(samples: _Samples) -> FloatArray:
+    """Weights (n,) that all but remove one sample, if the others agree far better without it.
+
+    Among few samples one outlier bends every left-out prediction, so its own residual does not
+    stand out; deleting it does. Many samples need no such start.
+    """
+    count = len(samples.logs)
+    weights = np.ones(count)
+    if not 5 < count <= 24:
+        return weights
+    everyone = np.arange(count)
+
+    def squared_residuals(kept: NDArray[np.int64]) -> FloatArray:
+        found = np.empty(count)
+        for out in everyone:
+            others = kept[kept != out]
+            fit = _solve(samples.take(others), weights[others], _DIAGNOSTIC_LEVEL)
+            found[out] = _left_out(samples.take(everyone == out), fit)[0][0] ** 2
+        return found
+
+    full = squared_residuals(everyone)
+    # Only the worst few can be the culprit.
+    for suspect in np.argsort(-full)[:4]:
+        others = np.delete(everyone, suspect)
+        squared = squared_residuals(others)
+        left = max(float(squared[others].mean()), _LEAST_SCALE**2)
+        if left < 0.25 * full[others].mean() and squared[suspect] > _OUTLIER**2 * left:
+            weights[suspect] = left / squared[suspect]
+            break
+    return weights
+
+
+def _solve(samples: _Samples, weights: FloatArray, level: float) -> _Fit:
+    """Non-negative minimiser of ``|rows w - 1 - logs|^2 + level^2 w P w``, and w's covariance.
 
     Args:
-        rows: (n, f) nominal parts of a latency, divided by the measured latency.
+        samples: Linearised log latencies.
         weights: (n,) of the squared errors.
         level: Relative noise that the penalty assumes.
     """
-    weighted = rows * weights[:, None]
-    gram = weighted.T @ rows + level**2 * _PRECISION
-    # Normal equations as a square least-squares problem: R^T R = gram, R^T b = rows^T 1.
+    weighted = samples.rows * weights[:, None]
+    gram = weighted.T @ samples.rows + level**2 * _PRECISION
+    # Normal equations as a square least-squares problem: L L^T = gram, |L^T w - b| with L b = rhs.
     lower = np.linalg.cholesky(gram)
-    right = np.linalg.solve(lower, weighted.sum(axis=0))
+    right = np.linalg.solve(lower, weighted.T @ (1.0 + samples.logs))
     rates, _ = nnls(lower.T, right)
     return _Fit(rates, np.linalg.inv(gram))

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from predictors import (
+    InvalidTargetError,
+    NotFittedError,
+    RidgeLatencyPredictor,
+    TooFewSamplesError,
+    scores,
+    subnet_macs,
+)
+from spaces import CorruptFileError, get_space
+from spaces.population import sample
+
+
+def measured(space, device, seed, count=10):
+    rng = np.random.default_rng(seed)
+    latency = device(seed)
+    pool = sample(space, 1000, rng)
+    chosen = pool[RidgeLatencyPredictor(space).choose(pool, count, rng)]
+    held_out = sample(space, 300, rng)
+    noise = np.exp(rng.normal(0, 0.01, count))
+    return chosen, latency(chosen) * noise, held_out, latency(held_out)
+
+
+def test_ten_measurements_rank_an_unseen_device_far_better_than_macs(space, device):
+    found, by_macs = [], []
+    for seed in range(6):
+        chosen, ms, held_out, truth = measured(space, device, seed)
+        mean, std = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+        found.append(scores(truth, mean, std))
+        by_macs.append(scores(truth, subnet_macs(space, held_out).astype(float))["spearman"])
+    assert np.mean([f["spearman"] for f in found]) > max(0.98, np.mean(by_macs) + 0.02)
+    assert np.mean([f["mape"] for f in found]) < 6
+    assert 0.75 < np.mean([f["coverage90"] for f in found]) <= 1.0
+
+
+def test_more_measurements_make_it_better(space, device):
+    errors = []
+    for count in (5, 10, 100):
+        of_count = []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            latency, configs = device(seed), sample(space, count, rng)
+            held_out = sample(space, 200, rng)
+            predictor = RidgeLatencyPredictor(space).fit(configs, latency(configs))
+            of_count.append(scores(latency(held_out), predictor.predict(held_out)[0])["mape"])
+        errors.append(np.mean(of_count))
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 5
+
+
+@pytest.mark.parametrize("factor", [0.25, 4.0])
+def test_one_outlier_does_not_spoil_it(space, device, factor):
+    errors = []
+    for seed in range(4):
+        chosen, ms, held_out, truth = measured(space, device, seed)
+        ms[seed] *= factor
+        mean, _ = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+        errors.append(scores(truth, mean)["mape"])
+    assert np.mean(errors) < 14
+
+
+def test_a_slower_clock_scales_the_prediction(space, device):
+    chosen, ms, held_out, _ = measured(space, device, 1)
+    slow, _ = RidgeLatencyPredictor(space).fit(chosen, ms * 1000).predict(held_out)
+    fast, _ = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+    assert slow == pytest.approx(fast * 1000, rel=1e-6)
+
+
+def test_rates_are_never_negative_and_uncertainty_grows_away_from_the_data(space, device):
+    small = sample(space.restrict(choices={"stage*.depth": (1,)}), 30, np.random.default_rng(0))
+    predictor = RidgeLatencyPredictor(space).fit(small, device(0)(small))
+    assert (predictor._rates >= 0).all()
+    largest = space.max_config().indices[None]
+    mean_far, std_far = predictor.predict(largest)
+    mean_near, std_near = predictor.predict(small)
+    assert (std_far / mean_far)[0] > np.median(std_near / mean_near)
+
+
+def test_choice_is_deterministic_distinct_and_ignores_twins(space):
+    pool = sample(space, 60, np.random.default_rng(0))
+    doubled = np.concatenate([pool, pool])
+    predictor = RidgeLatencyPredictor(space)
+    first = predictor.choose(doubled, 10, np.random.default_rng(1))
+    assert first.tolist() == predictor.choose(doubled, 10, np.random.default_rng(1)).tolist()
+    assert len(set(first.tolist())) == 10
+    assert (first < 60).all()
+    with pytest.raises(TooFewSamplesError, match="pool of 60"):
+        predictor.choose(doubled, 61, np.random.default_rng(1))
+
+
+def test_chosen_configs_beat_the_worst_of_random_ones(space, device):
+    """A design guards against unlucky samples: compare the mean over devices with random picks'
+    ninetieth percentile."""
+    designed, random = [], []
+    for seed in range(5):
+        chosen, ms, held_out, truth = measured(space, device, seed)
+        designed.append(
+            scores(truth, RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)[0])["mape"]
+        )
+        for repeat in range(3):
+            rng = np.random.default_rng([seed, repeat])
+            picked = sample(space, 10, rng)
+            predictor = RidgeLatencyPredictor(space).fit(picked, device(seed)(picked))
+            random.append(scores(truth, predictor.predict(held_out)[0])["mape"])
+    assert np.mean(designed) < np.quantile(random, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda c, y: (c[:4], y[:4]), TooFewSamplesError, "at least 5 different"),
+        (lambda c, y: (np.repeat(c[:2], 5, 0), y), TooFewSamplesError, "got 2"),
+        (lambda c, y: (c, np.where(np.arange(10) == 3, np.nan, y)), InvalidTargetError, "number 3"),
+        (lambda c, y: (c, np.where(np.arange(10) == 2, 0.0, y)), InvalidTargetError, "above 0"),
+        (lambda c, y: (c, np.full(10, 0.7)), InvalidTargetError, "all 10 latencies are 0.7 ms"),
+        (lambda c, y: (c, y[:9]), InvalidTargetError, "10 configs but targets of shape"),
+    ],
+)
+def test_bad_measurements_are_typed_errors(space, device, change, error, message):
+    chosen, ms, _, _ = measured(space, device, 0)
+    with pytest.raises(error, match=message):
+        RidgeLatencyPredictor(space).fit(*change(chosen, ms))
+
+
+def test_saved_and_loaded_predicts_the_same(space, device, tmp_path):
+    chosen, ms, held_out, _ = measured(space, device, 0)
+    predictor = RidgeLatencyPredictor(space)
+    with pytest.raises(NotFittedError):
+        predictor.predict(held_out)
+    with pytest.raises(NotFittedError):
+        predictor.save(tmp_path / "latency")
+    predictor.fit(chosen, ms).save(tmp_path / "latency")
+    loaded = RidgeLatencyPredictor.load(tmp_path / "latency", space)
+    for a, b in zip(loaded.predict(held_out), predictor.predict(held_out), strict=True):
+        assert np.array_equal(a, b)
+    other = space.restrict(choices={"resolution": (20,)})
+    with pytest.raises(CorruptFileError, match="space is"):
+        RidgeLatencyPredictor.load(tmp_path / "latency", other)
+    assert RidgeLatencyPredictor.load(tmp_path / "latency", get_space(space.name)).samples == 10
+    data = tmp_path / "latency" / "predictor.safetensors"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(CorruptFileError, match="sha256"):
+        RidgeLatencyPredictor.load(tmp_path / "latency", space)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from predictors.features import (
+    FEATURES,
+    cost_features,
+    layer_features,
+    subnet_bytes,
+    subnet_macs,
+    totals,
+)
+from spaces import cost
+from spaces.population import sample
+
+
+def test_features_equal_the_sum_over_each_configs_layers(space):
+    population = sample(space, 20, np.random.default_rng(0))
+    features = cost_features(space, population)
+    assert features.shape == (20, len(FEATURES))
+    for row, genes in zip(features, population, strict=True):
+        specs = space.layer_specs(space.from_indices(genes))
+        assert np.array_equal(row, sum(layer_features((spec,)) for spec in specs))
+
+
+def test_sizes_and_macs_are_exact(space):
+    population = sample(space, 20, np.random.default_rng(1))
+    exact = [cost(space.layer_specs(space.from_indices(row))) for row in population]
+    assert subnet_bytes(space, population).tolist() == [c.bytes for c in exact]
+    assert subnet_macs(space, population).tolist() == [c.macs for c in exact]
+    log_macs, log_bytes, log_layers, share = totals(cost_features(space, population)).T
+    assert np.allclose(np.exp(log_macs), [c.macs for c in exact])
+    assert np.allclose(np.exp(log_bytes), [c.bytes for c in exact])
+    layers = [len(space.layer_specs(space.from_indices(row))) for row in population]
+    assert np.allclose(np.exp(log_layers), layers)
+    assert ((share >= 0) & (share <= 1)).all()
+
+
+def test_integer_share_follows_the_bits(space):
+    bits = [name for name in space.names if name.endswith("w_bits")]
+    low = space.restrict(choices=dict.fromkeys(bits, (8,)))
+    high = space.restrict(choices=dict.fromkeys(bits, (32,)))
+    integer = totals(cost_features(low, low.max_config().indices[None]))[0, 3]
+    floating = totals(cost_features(high, high.max_config().indices[None]))[0, 3]
+    assert floating == 0.0
+    assert integer > 0.9
+
+
+def test_a_hundred_thousand_configs_take_seconds(space):
+    population = sample(space, 100_000, np.random.default_rng(2))
+    cost_features(space, population)
+    start = time.process_time()
+    cost_features(space, population)
+    assert time.process_time() - start < 5

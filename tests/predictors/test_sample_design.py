@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictors import TooFewSamplesError, d_optimal
+
+
+def log_det(features, rows, ridge=1e-3):
+    chosen = features[list(rows)]
+    return np.linalg.slogdet(ridge * np.eye(features.shape[1]) + chosen.T @ chosen)[1]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_near_the_best_of_all_subsets(seed, width, count):
+    features = np.random.default_rng(seed).normal(size=(9, width))
+    found = d_optimal(features, count, np.random.default_rng(0))
+    assert len(set(found.tolist())) == count
+    best = max(log_det(features, rows) for rows in itertools.combinations(range(9), count))
+    # Exchanges end in a local optimum, within a known factor of the determinant.
+    assert log_det(features, found) >= best - count * np.log(2)
+
+
+def test_exchanges_beat_random_designs_and_repeat():
+    features = np.random.default_rng(0).normal(size=(200, 30))
+    found = d_optimal(features, 10, np.random.default_rng(1))
+    assert found.tolist() == d_optimal(features, 10, np.random.default_rng(1)).tolist()
+    rng = np.random.default_rng(2)
+    random = [log_det(features, rng.choice(200, 10, replace=False)) for _ in range(200)]
+    assert log_det(features, found) > max(random)
+
+
+def test_identical_rows_are_no_information():
+    features = np.repeat(np.eye(3), 5, axis=0)
+    found = d_optimal(features, 3, np.random.default_rng(0))
+    assert sorted(found // 5) == [0, 1, 2]
+
+
+def test_errors():
+    with pytest.raises(TooFewSamplesError, match="pool of 2"):
+        d_optimal(np.eye(2), 3, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="finite"):
+        d_optimal(np.array([[np.nan]]), 1, np.random.default_rng(0))

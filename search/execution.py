@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from search.errors import ExecutionError
-from search.ray_session import LocalRay
+from search.ray_session import LocalRay, set_ray_defaults
 
 NAMESPACE = "netcarve"
 
@@ -67,8 +67,9 @@ class TaskResult(Generic[Item, Result]):
 class Executor:
     """Runs functions on Ray, which starts with the first task and ends with `close`.
 
-    Use one per process, as a context manager, in the main thread. When the process dies, however
-    it dies, Ray's processes and what they have started die with it.
+    Use it as a context manager, in the main thread. A Ray that this process has already started is
+    used and left running. When the process dies, however it dies, the processes of the Ray that was
+    started here and what they have started die with it.
     """
 
     def __init__(self, config: ExecutionConfig | None = None) -> None:
@@ -82,12 +83,12 @@ class Executor:
         Raises:
             ExecutionError: Ray does not start, or the cluster cannot be reached.
         """
-        if self._local is not None or self._joined:
-            return
+        set_ray_defaults()
         import ray
 
         if ray.is_initialized():
-            raise ExecutionError("Ray is already started in this process; use its executor.")
+            # Started by this executor, or by whoever called it: then it is theirs to stop.
+            return
         if self._config.address is None:
             cpus = self._config.num_cpus or len(os.sched_getaffinity(0))
             self._local = LocalRay(cpus, self._config.object_store_mb * 2**20, NAMESPACE)
@@ -161,7 +162,7 @@ class Executor:
         import ray
 
         available = ray.cluster_resources().get("CPU", 0.0)
-        if self._local is not None and cpus > available:
+        if self._config.address is None and cpus > available:
             raise ExecutionError(f"a task takes {cpus:g} CPUs, Ray has {available:g}.")
         task = ray.remote(fn).options(max_retries=retries, num_cpus=cpus)
         # A few more than run at once, so that no worker waits for this loop.

@@ -22,6 +22,19 @@ _MAX_PATH = 37
 _MIN_OBJECT_STORE = 80 * 2**20
 
 
+def set_ray_defaults() -> None:
+    """Settings that Ray reads when it is imported; a user's own stay."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray prints its own account of a dead worker on standard output, into a command's JSON.
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
 class LocalRay:
     """A Ray instance of this process on this host.
 
@@ -67,10 +80,6 @@ class LocalRay:
             raise
 
     def _start(self, num_cpus: int, object_store_bytes: int, namespace: str) -> None:
-        # Read when Ray is imported or started; a user's own setting stays.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
         try:

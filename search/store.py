@@ -43,15 +43,22 @@ class Store:
         """
         self.url = store_engine.database_url(url)
         self._engine = store_engine.make_engine(self.url)
-        with self._typed_errors():
-            # The version is checked before anything is written, the journal mode included.
-            with self._engine.connect() as connection:
-                store_schema.needs_upgrade(connection)
-            store_engine.enable_wal(self._engine)
-            store_schema.upgrade(self._engine)
+        try:
+            with self._typed_errors():
+                self._prepare()
+        except BaseException:
+            self._engine.dispose()
+            raise
         self.devices = DeviceRecords(self)
         self.jobs = JobRecords(self)
         self.results = ResultRecords(self)
+
+    def _prepare(self) -> None:
+        # The version is checked before anything is written, the journal mode included.
+        with self._engine.connect() as connection:
+            store_schema.needs_upgrade(connection)
+        store_engine.enable_wal(self._engine)
+        store_schema.upgrade(self._engine)
 
     @property
     def engine(self) -> Engine:

@@ -124,8 +124,7 @@ def retry_while_locked(action: Callable[[], T]) -> T:
         try:
             return action()
         except (sqlite3.OperationalError, OperationalError) as error:
-            transient = any(text in str(error) for text in ("locked", "already exists"))
-            if not transient or time.monotonic() > deadline:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
@@ -142,10 +141,18 @@ def optuna_storage(url: URL) -> RDBStorage:
 
     Its tables and its `alembic_version` are its own; ours are kept apart (see `migrations`).
     """
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
 
-    text = url.render_as_string(hide_password=False)
-    if url.drivername != "sqlite":
-        return RDBStorage(text)
-    arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    return retry_while_locked(lambda: RDBStorage(text, engine_kwargs=arguments))
+    arguments = {"timeout": BUSY_TIMEOUT_S} if url.drivername == "sqlite" else {}
+    address = url.render_as_string(hide_password=False)
+    attempts = 30
+    while True:
+        attempts -= 1
+        try:
+            return RDBStorage(address, engine_kwargs={"connect_args": arguments})
+        except (DBAPIError, StorageInternalError):
+            # Optuna creates what it does not find; of two that do so at once, one fails.
+            if attempts == 0:
+                raise
+            time.sleep(0.1)

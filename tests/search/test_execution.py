@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,28 +21,6 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))  # Ray's workers import the tasks by name
 
 import execution_tasks as tasks  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def runtime_dir() -> Iterator[Path]:
-    # A short path: Ray's sockets lie below it.
-    folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
-    previous = os.environ.get("NETCARVE_RUNTIME_DIR")
-    os.environ["NETCARVE_RUNTIME_DIR"] = str(folder)
-    yield folder
-    if previous is None:
-        del os.environ["NETCARVE_RUNTIME_DIR"]
-    else:
-        os.environ["NETCARVE_RUNTIME_DIR"] = previous
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def executor(runtime_dir: Path) -> Iterator[Executor]:
-    with Executor(ExecutionConfig(num_cpus=2)) as executor:
-        executor.start()
-        yield executor
-    assert not list(runtime_dir.glob("ray-*")), "Ray's folder outlives a clean end"
 
 
 def collect(executor: Executor, fn, items, **options) -> tuple[list[TaskResult], list[TaskResult]]:
@@ -92,7 +68,7 @@ def test_a_killed_worker_is_retried(executor: Executor, tmp_path: Path) -> None:
 
 
 def test_an_item_that_kills_every_worker_fails_as_crashed(
-    executor: Executor, tmp_path: Path
+    executor: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "good").mkdir()
@@ -102,6 +78,8 @@ def test_an_item_that_kills_every_worker_fails_as_crashed(
     assert ordered[0].failure.crashed
     assert len(list((tmp_path / "bad").iterdir())) == 2, "one attempt and one retry"
     assert ordered[1].value == 1
+    time.sleep(1.0)  # Ray tells of a dead worker from a thread
+    assert capfd.readouterr() == ("", ""), "a command's output is its own"
 
 
 def test_an_error_in_on_result_stops_the_run(executor: Executor) -> None:
@@ -128,11 +106,55 @@ def test_ray_stays_in_the_runtime_folder_and_reports_nothing_home(
     assert Path(ordered[0].value["log"]).is_relative_to(runtime_dir)
 
 
+def test_a_second_executor_uses_the_running_ray_and_leaves_it(executor: Executor) -> None:
+    with Executor(ExecutionConfig(num_cpus=7)) as second:
+        ordered, _ = collect(second, tasks.square, [4])
+        assert ordered[0].value[0] == 16
+    assert collect(executor, tasks.square, [5])[0][0].value[0] == 25
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+JOINING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import execution_tasks as tasks
+from search.execution import ExecutionConfig, Executor
+
+with Executor(ExecutionConfig(address=sys.argv[2])) as executor:
+    executor.run_tasks(tasks.square, [6], on_result=lambda result: print(result.value[0]))
+"""
+
+
+def test_another_process_joins_a_running_ray_by_its_address(executor: Executor) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", JOINING, str(HERE), address]
+    joined = run(command)
+    assert joined.stdout == "36\n", joined.stderr
+    assert collect(executor, tasks.square, [7])[0][0].value[0] == 49, "it was left running"
+
+
+def test_an_unreachable_cluster_is_a_typed_error(runtime_dir: Path) -> None:
+    program = (
+        "from search.execution import *\n"
+        "from search.errors import ExecutionError\n"
+        "try: Executor(ExecutionConfig(address='no-such-address')).start()\n"
+        "except ExecutionError as error: print('typed:', error)\n"
+    )
+    command = [sys.executable, "-c", program]
+    tried = run(command)
+    assert tried.stdout.startswith("typed: cannot reach the Ray cluster at 'no-such"), tried.stderr
+
+
 def test_bad_requests_are_typed_errors(executor: Executor) -> None:
     with pytest.raises(ExecutionError, match="takes 64 CPUs, Ray has 2"):
         collect(executor, tasks.square, [1], cpus=64)
-    with pytest.raises(ExecutionError, match="already started"):
-        Executor().start()
     assert executor.run_tasks(tasks.square, [], on_result=lambda _: None) == []
 
 

@@ -1,0 +1,103 @@
+"""Fixtures shared by the tests of `search`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.execution import ExecutionConfig, Executor
+
+
+@pytest.fixture(scope="session")
+def runtime_dir() -> Iterator[Path]:
+    """A runtime folder of the test session's own."""
+    # A short path: Ray's sockets lie below it.
+    folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
+    previous = os.environ.get("NETCARVE_RUNTIME_DIR")
+    os.environ["NETCARVE_RUNTIME_DIR"] = str(folder)
+    yield folder
+    if previous is None:
+        del os.environ["NETCARVE_RUNTIME_DIR"]
+    else:
+        os.environ["NETCARVE_RUNTIME_DIR"] = previous
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def executor(runtime_dir: Path) -> Iterator[Executor]:
+    """The one local Ray of the test session, with two CPUs."""
+    with Executor(ExecutionConfig(num_cpus=2)) as executor:
+        executor.start()
+        yield executor
+    assert not list(runtime_dir.glob("ray-*")), "Ray's folder outlives a clean end"
+
+
+def _postgresql_tools() -> Path | None:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+    on_path = shutil.which("initdb")
+    if folders:
+        return folders[-1]
+    return Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server on loopback, started for this session."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    tools = _postgresql_tools()
+    if tools is None:
+        pytest.skip("PostgreSQL's initdb is not installed (Debian: postgresql)")
+    # PostgreSQL refuses to run as root.
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="ncpg", dir="/tmp"))
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def run(tool: str, *arguments: str) -> None:
+        command = [str(tools / tool), "-D", str(folder / "data"), *arguments]
+        # Output to a file: the server inherits it, and a pipe would never end.
+        with (folder / "log").open("ab") as log:
+            subprocess.run(
+                command, check=True, user=user, cwd=folder, stdout=log, stderr=log, timeout=60
+            )
+
+    run("initdb", "-U", "netcarve", "--auth=trust", "--no-sync", "-E", "UTF8")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run("pg_ctl", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://netcarve@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_database(postgresql_url: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{os.urandom(6).hex()}"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgresql_url.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: a SQLite file, then PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    url: str = request.getfixturevalue("postgresql_database")
+    return url

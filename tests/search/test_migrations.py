@@ -1,0 +1,175 @@
+"""The tables come from the migrations, agree with the models, and live beside Optuna's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import optuna
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from search.errors import NewerDatabaseError
+from search.models import Base
+from search.store import Store
+from search.store_schema import VERSION_TABLE, alembic_config, is_ours, revisions
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = set(Base.metadata.tables)
+
+
+def test_models_and_migrations_agree(empty_database: str) -> None:
+    with Store(empty_database) as store, store.engine.connect() as connection:
+        options = {"version_table": VERSION_TABLE, "include_object": is_ours}
+        context = MigrationContext.configure(connection, opts={**options, "compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert set(inspect(connection).get_table_names()) == OURS | {VERSION_TABLE}
+
+
+def test_the_comparison_sees_a_missing_column(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with store.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE job DROP COLUMN error"))
+        with store.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"include_object": is_ours})
+            assert [change[0] for change in compare_metadata(context, Base.metadata)] == [
+                "add_column"
+            ]
+
+
+def test_the_file_names_say_what_alembic_knows() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    known = [script.revision for script in scripts.walk_revisions()]
+    assert list(reversed(known)) == revisions()
+    assert scripts.get_current_head() == revisions()[-1]
+
+
+def test_every_revision_goes_down_and_up_again(empty_database: str) -> None:
+    from alembic import command
+
+    with Store(empty_database) as store:
+        with store.engine.begin() as connection:
+            command.downgrade(alembic_config(connection), "base")
+        assert set(inspect(store.engine).get_table_names()) == {VERSION_TABLE}
+        with store.engine.begin() as connection:
+            command.upgrade(alembic_config(connection), "head")
+        assert set(inspect(store.engine).get_table_names()) == OURS | {VERSION_TABLE}
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    Store(f"sqlite:///{path}").close()
+    before = path.read_bytes()
+    with Store(f"sqlite:///{path}") as store:
+        assert store.devices.devices() == []
+    assert path.read_bytes() == before
+
+
+def test_a_database_of_a_newer_version_is_refused_untouched(empty_database: str) -> None:
+    with Store(empty_database) as store:
+        store.devices.record_device("cpu", {}, {})
+        with store.writing() as session:
+            session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+            if empty_database.startswith("sqlite"):
+                session.execute(text("PRAGMA user_version = 3"))
+    path = Path(empty_database.removeprefix("sqlite:///"))
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(NewerDatabaseError, match=r"'9999'.*Upgrade netcarve.*--db"):
+        Store(empty_database)
+    if before is not None:
+        assert path.read_bytes() == before
+        assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("first", ["ours", "optuna"])
+def test_optuna_lives_in_the_same_database(empty_database: str, first: str) -> None:
+    def open_optuna() -> None:
+        address = empty_database.replace("postgresql:", "postgresql+psycopg:")
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(address),
+            study_name="study",
+            directions=["maximize", "minimize"],
+            load_if_exists=True,
+        )
+        study.add_trial(optuna.trial.create_trial(values=[0.9, 1.5]))
+
+    if first == "optuna":
+        open_optuna()
+    with Store(empty_database) as store:
+        assert store.devices.record_device("cpu", {}, {})
+        open_optuna()
+        shared = optuna.load_study(study_name="study", storage=store.optuna_storage(), sampler=None)
+        assert shared.trials[0].values == [0.9, 1.5]
+    with Store(empty_database) as store:
+        tables = set(inspect(store.engine).get_table_names())
+        assert OURS | {VERSION_TABLE, "alembic_version", "trials"} <= tables
+        with store.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"include_object": is_ours})
+            assert compare_metadata(context, Base.metadata) == [], "Optuna's tables are not ours"
+    open_optuna()
+
+
+OPENING = """
+import sys, time
+import optuna, alembic.command
+from search.store import Store
+print("ready", flush=True)
+sys.stdin.readline()
+store = Store(sys.argv[1])
+store.optuna_storage()
+print(store.devices.record_device("cpu", {}, {}), flush=True)
+"""
+
+
+def test_processes_may_open_an_empty_database_at_once(empty_database: str) -> None:
+    command = [sys.executable, "-c", OPENING, empty_database]
+    openers = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for opener in openers:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == "ready\n"
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("\n")
+        opener.stdin.flush()
+    answers = sorted(opener.communicate(timeout=60)[0] for opener in openers)
+    assert answers == ["False\n", "False\n", "True\n"]
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_holds_the_revisions(tmp_path: Path) -> None:
+    build = "from setuptools import build_meta; import sys; build_meta.build_wheel(sys.argv[1])"
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "LICENSE", "search", "spaces", "migrations"):
+        (source / name).symlink_to(ROOT / name)
+    (source / "README.md").touch()
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path / "dist")], cwd=source, check=True, timeout=120
+    )
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))).extractall(installed)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import search.store\n"
+        "assert search.__file__.startswith(sys.argv[1])\n"
+        "search.store.Store(sys.argv[2]).devices.record_device('cpu', {}, {})\n"
+    )
+    database = tmp_path / "store.db"
+    subprocess.run(
+        [sys.executable, "-c", program, str(installed), f"sqlite:///{database}"],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
+    )
+    assert database.is_file()
+    assert (installed / "migrations" / "script.py.mako").is_file()

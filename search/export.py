@@ -1,0 +1,140 @@
+"""Bundles of a job's front, and whatever else a user picks from its verified subnets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from compilers.built import Build
+from compilers.bundle import BundleInfo, write_bundle
+from search.artifacts import ArtifactStore
+from search.errors import SearchError
+from search.models import JobRow
+from search.progress import Progress, silent
+from search.results import DeviceResults, Verified, device_results, job_devices
+from search.session import JobSession
+from search.store import Store
+from spaces import UnknownNameError
+from spaces.files import sha256_file
+from supernet import DataSplits, resize
+
+MANIFEST = "manifest.json"
+
+
+def export_front(
+    store: Store,
+    artifacts: ArtifactStore,
+    job_id: str,
+    folder: str | Path,
+    *,
+    home: Path,
+    device: str | None = None,
+    keys: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write bundles of a job below `folder`, a folder per device.
+
+    Args:
+        store: The open store.
+        artifacts: Where extracted subnets lie.
+        job_id: The job; it need not be finished.
+        folder: Receives `DEVICE/KEY/` and, as the job says, `DEVICE/KEY.tar.gz`.
+        home: The working home, where the job's builds lie.
+        device: Only this device.
+        keys: Config keys of verified subnets; default: the front.
+        progress: Told about every bundle.
+
+    Returns:
+        The bundles' folders.
+
+    Raises:
+        UnknownNameError: No such job, device or verified config.
+        SearchError: Nothing has been verified yet.
+    """
+    job = store.jobs.job(job_id)
+    names = job_devices(job)
+    if device is not None and device not in names:
+        raise UnknownNameError("device of this job", device, names)
+    chosen = {
+        name: _chosen(device_results(store, job, name), keys)
+        for name in ([device] if device else names)
+    }
+    if not any(chosen.values()):
+        raise SearchError(f"job {job_id} has no verified subnet to export yet; run or resume it")
+    session = JobSession(store, artifacts, job, home, progress)
+    with session, store.jobs.phase(job_id, "export"):
+        return _write_all(session, job, chosen, Path(folder))
+
+
+def _chosen(results: DeviceResults, keys: Sequence[str] | None) -> list[Verified]:
+    if keys is None:
+        return results.front
+    known = {v.config.key: v for v in results.verified}
+    for key in keys:
+        if key not in known:
+            raise UnknownNameError("verified config", key, known)
+    return [known[key] for key in keys]
+
+
+def _write_all(
+    session: JobSession, job: JobRow, chosen: dict[str, list[Verified]], folder: Path
+) -> list[Path]:
+    """Write a bundle of every chosen subnet; those that are there unchanged stay."""
+    total = sum(map(len, chosen.values()))
+    written: list[Path] = []
+    for name, members in chosen.items():
+        builds = session.verifier.build(name, [m.config for m in members], "export")
+        for member in members:
+            build = builds.get(member.config.key)
+            if build is not None:
+                path = folder / name / member.config.key
+                _write(session, job, name, member, build, path)
+                written.append(path)
+            session.progress("export: bundles", len(written), total)
+    return written
+
+
+def _write(
+    session: JobSession, job: JobRow, device: str, member: Verified, build: Build, path: Path
+) -> None:
+    key = member.config.key
+    for row in session.store.results.bundles(job.id, device=device):
+        manifest = Path(row.path) / MANIFEST
+        same = Path(row.path) == path.absolute() and row.config_key == key
+        if same and manifest.exists() and sha256_file(manifest) == row.manifest_sha256:
+            return
+    accuracy = binary_accuracy(session, device, build, session.data)
+    info = BundleInfo(
+        config=member.config.to_json(),
+        space=job.spec["settings"]["space"],
+        accuracy=accuracy,
+        measured=member.measurement,
+        predicted_ms=member.predicted_ms,
+        predicted_std_ms=member.predicted_ms_std,
+        extra={
+            "job": job.id,
+            "seed": job.seed,
+            "data": job.spec["settings"]["data"],
+            "supernet": job.spec["supernet_key"],
+            "selection_accuracy": member.accuracy,
+        },
+    )
+    device_object = session.verifier.devices[device]
+    write_bundle(path, build, device_object, info, session.settings.export.archive)
+    session.store.results.record_bundle(
+        job.id,
+        device,
+        key,
+        path=str(path.absolute()),
+        manifest_sha256=sha256_file(path / MANIFEST),
+        metrics={"report_accuracy": accuracy},
+    )
+
+
+def binary_accuracy(session: JobSession, device: str, build: Build, data: DataSplits) -> float:
+    """Accuracy of a compiled binary on the report split, 0 to 1."""
+    images = resize(data.report.images, build.specs[0].in_size).numpy()
+    logits = session.verifier.devices[device].run(build, images)
+    return float(np.mean(logits.argmax(axis=1) == data.report.labels.numpy()))

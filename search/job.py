@@ -1,0 +1,157 @@
+"""The job file: one YAML, validated, that says what to search, for which devices, on what budget.
+
+Each folder owns the model of its section; this one composes them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compilers.devices import DeviceConfig
+from search.errors import JobConfigError
+from search.execution import ExecutionConfig
+from search.objectives import Constraint, Objective
+from spaces import Choice, SearchSpace, get_space
+from spaces.settings import explain
+from supernet import DataConfig, SupernetConfig
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchSettings(_Section):
+    """The budget of the search, per device.
+
+    Attributes:
+        reference_configs: Configs measured first, from which the latency predictor adapts.
+        generations: Rounds of verified evaluations after them.
+        batch: Configs verified per round.
+        population: Size of the inner evolution's population.
+        inner_generations: Generations of the inner evolution, on predictions only, per round.
+    """
+
+    reference_configs: Annotated[int, Field(ge=5)] = 10
+    generations: Annotated[int, Field(ge=0)] = 6
+    batch: Count = 6
+    population: Annotated[int, Field(ge=8)] = 256
+    inner_generations: Count = 60
+
+
+class Resources(ExecutionConfig):
+    """What a job may use; where its tasks run is `ExecutionConfig`'s part.
+
+    Attributes:
+        retries: How often an evaluation whose worker died is run again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    retries: Annotated[int, Field(ge=0)] = 2
+
+    @property
+    def cores(self) -> int:
+        """Threads of the training on this host."""
+        return self.num_cpus or len(os.sched_getaffinity(0))
+
+
+class ExportSettings(_Section):
+    """What a finished job leaves.
+
+    Attributes:
+        bundles: At most so many members of each device's front become bundles.
+        archive: Also write each bundle as a `.tar.gz`.
+    """
+
+    bundles: Count = 8
+    archive: bool = True
+
+
+class JobSettings(_Section):
+    """A whole job. See `examples/digits.yaml`.
+
+    Attributes:
+        name: Short name; the job's id is this and a digest of the settings.
+        space: Name of the search space that the supernet spans.
+        choices: Restriction for all devices: dimension or pattern -> values to keep.
+        seed: Seed of training and search; the data split has its own in `data`.
+        data: The data set and its three splits.
+        supernet: How the supernet is trained.
+        devices: Devices, by the name under which they are registered or described in place.
+        objectives: What is optimised, each with its unit.
+        constraints: Bounds that a subnet must meet.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    space: str
+    choices: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = {}
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig
+    supernet: SupernetConfig
+    devices: Annotated[tuple[DeviceConfig | str, ...], Field(min_length=1)]
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
+    constraints: tuple[Constraint, ...] = ()
+    search: SearchSettings = SearchSettings()
+    resources: Resources = Resources()
+    export: ExportSettings = ExportSettings()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> JobSettings:
+        names = [d if isinstance(d, str) else d.name for d in self.devices]
+        for what, values in (("device", names), ("objective", [o.name for o in self.objectives])):
+            repeated = sorted({v for v in values if values.count(v) > 1})
+            if repeated:
+                raise ValueError(f"{what} {repeated[0]!r} is listed twice")
+        return self
+
+    def search_space(self) -> SearchSpace:
+        """The space that the supernet spans, before any device restricts it.
+
+        Raises:
+            UnknownNameError: Unknown space or dimension.
+            SpaceError: A value that the space does not have.
+        """
+        return get_space(self.space).restrict(choices=self.choices)
+
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON; a job may be continued with other
+        resources."""
+        return self.model_dump(mode="json", exclude={"resources"})
+
+
+def parse_job(data: Any) -> JobSettings:
+    """Validate the content of a job file.
+
+    Raises:
+        JobConfigError: Not a mapping, an unknown key, or a value that is not allowed.
+    """
+    if not isinstance(data, dict):
+        raise JobConfigError("a job file must be a YAML mapping with keys such as 'name', 'space'")
+    try:
+        return JobSettings.model_validate(data)
+    except ValidationError as error:
+        raise JobConfigError(f"job file: {explain(error, JobSettings)}") from None
+
+
+def load_job(path: str | Path) -> JobSettings:
+    """Read and validate a job file.
+
+    Raises:
+        JobConfigError: The file cannot be read, is not YAML, or is refused by `parse_job`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobConfigError(f"cannot read job file {str(path)!r}: {error}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobConfigError(f"job file {str(path)!r} is not valid YAML: {error}") from None
+    return parse_job(data)

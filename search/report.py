@@ -1,0 +1,318 @@
+"""The report of a job: fronts, predictors' scores, configs as a table, seeds and timings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from predictors import scores
+from search.models import JobRow
+from search.plots import plot_fronts
+from search.results import KB, DeviceResults, FrontMember, device_results, job_devices
+from search.store import Store
+from spaces.files import atomic_write_bytes, atomic_write_text
+
+PLOT_NAME = "front.png"
+REPORT_NAME = "report.md"
+JSON_NAME = "report.json"
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One device's part of a report.
+
+    Attributes:
+        name: The device.
+        capabilities: What its probe found.
+        verified: Number of verified evaluations.
+        feasible: Whether any verified subnet meets the constraints.
+        front: The front, or the closest subnets when none is feasible.
+        distinct: Members whose latencies differ by more than the noise.
+        noise: Relative noise of the measurements.
+        latency_scores: Latency predictor on configs it had not seen measured.
+        accuracy_scores: Accuracy predictor on configs it had not seen evaluated.
+        precision_twins: Architectures verified in float32 and in 8 bits.
+        small: The smallest member of the front within 1.5 points of the best, and the largest.
+    """
+
+    name: str
+    capabilities: dict[str, Any]
+    verified: int
+    feasible: bool
+    front: list[FrontMember]
+    distinct: int
+    noise: float
+    latency_scores: Scores
+    accuracy_scores: Scores
+    precision_twins: list[tuple[FrontMember, FrontMember]]
+    results: DeviceResults
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {
+            "device": self.name,
+            "capabilities": self.capabilities,
+            "verified": self.verified,
+            "feasible": self.feasible,
+            "front": [member.to_json() for member in self.front],
+            "distinct_latencies": self.distinct,
+            "noise": self.noise,
+            "latency_predictor": self.latency_scores,
+            "accuracy_predictor": self.accuracy_scores,
+            "precision_twins": [
+                {"float32": a.to_json(), "int8": b.to_json()} for a, b in self.precision_twins
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """Everything a report says. Predicted numbers are predicted, measured ones measured."""
+
+    job: JobRow
+    state: str
+    devices: list[DeviceReport]
+    seconds: dict[str, float]
+    supernet: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {
+            "job": self.job.id,
+            "state": self.state,
+            "seed": self.job.seed,
+            "settings": self.job.spec["settings"],
+            "supernet": self.supernet,
+            "devices": [device.to_json() for device in self.devices],
+            "seconds": self.seconds,
+        }
+
+    def to_markdown(self) -> str:
+        """The report as Markdown; the plot stands beside it as `front.png`."""
+        lines = [f"# {self.job.id}", "", *self._summary(), "", f"![Fronts]({PLOT_NAME})", ""]
+        for device in self.devices:
+            lines += _device_section(device, self.job.spec["settings"])
+        lines += ["## Timings", "", *_table(("phase", "seconds"), self._timings()), ""]
+        return "\n".join(lines)
+
+    def _summary(self) -> list[str]:
+        settings, data = self.job.spec["settings"], self.job.spec["data"]
+        log10 = self.job.spec["log10_size"]
+        return [
+            f"- state: {self.state}",
+            f"- space: {settings['space']}, 10^{log10:.1f} configs",
+            f"- data: {settings['data']['name']}, split seed {settings['data']['seed']}: "
+            f"{data['train']} train, {data['selection']} selection, {data['report']} report images",
+            f"- seeds: search {self.job.seed}, supernet {settings['supernet']['seed']}, "
+            f"split {settings['data']['seed']}",
+            "- accuracy is measured on the selection split, which the search uses; report accuracy "
+            "is the compiled binary's on the report split, which the search never sees",
+            "- predicted latency was predicted before the subnet was measured; a reference config "
+            "has none",
+        ]
+
+    def _timings(self) -> list[tuple[str, str]]:
+        rows = [(phase, f"{seconds:.1f}") for phase, seconds in self.seconds.items()]
+        return [*rows, ("total", f"{sum(self.seconds.values()):.1f}")]
+
+
+def job_report(store: Store, job_id: str) -> JobReport:
+    """Gather the report of a job, finished or not.
+
+    Raises:
+        UnknownNameError: No such job.
+    """
+    job = store.jobs.job(job_id)
+    row = store.results.supernet(job.spec["supernet_key"])
+    return JobReport(
+        job=job,
+        state=store.jobs.state(job_id).value,
+        devices=[
+            _device_report(device_results(store, job, name), name, job) for name in job_devices(job)
+        ],
+        seconds=store.jobs.phase_seconds(job_id),
+        supernet={"key": job.spec["supernet_key"], "metrics": row.metrics if row else None},
+    )
+
+
+def write_report(store: Store, job_id: str, folder: str | Path) -> Path:
+    """Write `report.md`, `report.json` and `front.png`; returns the Markdown file's path.
+
+    Raises:
+        UnknownNameError: No such job.
+    """
+    report, target = job_report(store, job_id), Path(folder)
+    plot = plot_fronts({device.name: device.results for device in report.devices})
+    atomic_write_bytes(target / PLOT_NAME, plot)
+    atomic_write_text(target / JSON_NAME, json.dumps(report.to_json(), indent=2) + "\n")
+    atomic_write_text(target / REPORT_NAME, report.to_markdown())
+    return target / REPORT_NAME
+
+
+def _device_report(results: DeviceResults, name: str, job: JobRow) -> DeviceReport:
+    return DeviceReport(
+        name=name,
+        capabilities=job.spec["capabilities"][name],
+        verified=len(results.verified),
+        feasible=results.feasible,
+        front=results.members(),
+        distinct=results.distinct(),
+        noise=results.noise,
+        latency_scores=_held_out(
+            [(v.measured_ms, v.predicted_ms, v.predicted_ms_std) for v in results.verified]
+        ),
+        accuracy_scores=_held_out(
+            [(v.accuracy, v.predicted_accuracy, v.predicted_accuracy_std) for v in results.verified]
+        ),
+        precision_twins=[
+            (results.member(a), results.member(b)) for a, b in results.precision_twins()
+        ],
+        results=results,
+    )
+
+
+def _held_out(rows: Sequence[tuple[float, float | None, float | None]]) -> Scores:
+    """Scores of the predictions that were made before the value was known."""
+    known = np.array([row for row in rows if row[1] is not None], np.float64)
+    if len(known) < 3:
+        return {"count": float(len(known))}
+    return {"count": float(len(known)), **scores(known[:, 0], known[:, 1], known[:, 2])}
+
+
+def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]:
+    capabilities = device.capabilities
+    lines = [
+        f"## {device.name}",
+        "",
+        f"{capabilities['hardware']}, restricted to {capabilities['isa']}, "
+        f"{capabilities['threads']} thread(s), batch {capabilities['batch']}. "
+        f"{device.verified} verified subnets; {device.distinct} members of the front have "
+        f"latencies that differ by more than the measured noise of {100 * device.noise:.1f} %.",
+        "",
+    ]
+    if not device.feasible:
+        bounds = ", ".join(_bound(c) for c in settings["constraints"])
+        lines += [f"**No verified subnet meets {bounds}: these are the closest.**", ""]
+    lines += [*_table(MEMBER_COLUMNS, [member_row(m) for m in device.front]), ""]
+    lines += _small_subnet(device.front)
+    lines += ["### Predictors on configs they had not seen", ""]
+    for metric, values in (
+        ("latency", device.latency_scores),
+        ("accuracy", device.accuracy_scores),
+    ):
+        text = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+        lines.append(f"- {metric}: {text}")
+    lines += ["", "### Float32 and 8 bits side by side", ""]
+    lines += _table(TWIN_COLUMNS, [_twin_row(a, b) for a, b in device.precision_twins])
+    lines += ["", "### Configs", ""]
+    lines += _table(CONFIG_COLUMNS, [config_row(m) for m in device.front])
+    return [*lines, ""]
+
+
+MEMBER_COLUMNS = (
+    "config",
+    "accuracy %",
+    "report accuracy %",
+    "predicted ms",
+    "measured ms",
+    "p10 to p90 ms",
+    "kB",
+    "M MACs",
+    "layers",
+)
+TWIN_COLUMNS = ("architecture of", "accuracy % fp32 / int8", "measured ms fp32 / int8", "speed-up",
+                "kB fp32 / int8")  # fmt: skip
+CONFIG_COLUMNS = (
+    "config",
+    "resolution",
+    "stem",
+    "stages (width: expansion x kernel, bits)",
+    "head",
+)
+
+
+def member_row(member: FrontMember) -> tuple[str, ...]:
+    """A front member as the cells of `MEMBER_COLUMNS`."""
+    return (
+        member.key,
+        f"{member.accuracy:.2f}",
+        "" if member.report_accuracy is None else f"{member.report_accuracy:.2f}",
+        "" if member.predicted_ms is None else f"{member.predicted_ms:.4f}",
+        f"{member.measured_ms:.4f}",
+        f"{member.p10_ms:.4f} to {member.p90_ms:.4f}",
+        f"{member.bytes / KB:.1f}",
+        f"{member.macs / 1e6:.2f}",
+        ", ".join(f"{count} {name}" for name, count in member.precisions.items()),
+    )
+
+
+def config_row(member: FrontMember) -> tuple[str, ...]:
+    """A MobileNetV3 config as the cells of `CONFIG_COLUMNS`; other families list every value."""
+    values = member.config
+    if "stem.width" not in values:
+        return (member.key, "", "", json.dumps(values), "")
+    stages = []
+    stage = 1
+    while (width := values.get(f"stage{stage}.width")) is not None:
+        blocks = [
+            _block(values, f"stage{stage}.block{j}") for j in range(values[f"stage{stage}.depth"])
+        ]
+        stages.append(f"{width}: {' '.join(blocks)}")
+        stage += 1
+    return (
+        member.key,
+        f"{values['resolution']}",
+        f"{values['stem.width']}",
+        "; ".join(stages),
+        f"{values['head.width']} ({values['head.w_bits']}/{values['classifier.w_bits']})",
+    )
+
+
+def _block(values: dict[str, Any], site: str) -> str:
+    bits = "/".join(str(values[f"{site}.{x}.w_bits"]) for x in ("expand", "depthwise", "project"))
+    excite = "+se" if values[f"{site}.se"] else ""
+    return f"e{values[f'{site}.expansion']}k{values[f'{site}.kernel']}{excite} {bits}"
+
+
+def _twin_row(floating: FrontMember, integer: FrontMember) -> tuple[str, ...]:
+    return (
+        integer.key,
+        f"{floating.accuracy:.2f} / {integer.accuracy:.2f}",
+        f"{floating.measured_ms:.4f} / {integer.measured_ms:.4f}",
+        f"{floating.measured_ms / integer.measured_ms:.2f}x",
+        f"{floating.bytes / KB:.1f} / {integer.bytes / KB:.1f}",
+    )
+
+
+def _small_subnet(front: Sequence[FrontMember]) -> list[str]:
+    """One line on how much smaller a member is than the largest, at equal bits."""
+    if not front:
+        return []
+    best = max(front, key=lambda m: m.accuracy)
+    largest = max(front, key=lambda m: m.float_bytes)
+    near = [m for m in front if m.accuracy >= best.accuracy - 1.5]
+    small = min(near, key=lambda m: m.float_bytes)
+    share = small.float_bytes / largest.float_bytes
+    return [
+        f"Within 1.5 points of the best, {small.key} has {100 * share:.0f} % of the bytes of the "
+        f"largest member, {largest.key}, at equal bits.",
+        "",
+    ]
+
+
+def _bound(constraint: dict[str, Any]) -> str:
+    low, high = constraint.get("min"), constraint.get("max")
+    limit = f">= {low}" if low is not None else f"<= {high}"
+    return f"{constraint['name']} {limit} {constraint['unit']}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]

@@ -1,0 +1,301 @@
+"""What a job has found: verified subnets and the Pareto front, read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compilers.measurement import Measurement
+from search.models import JobRow, MeasurementRow, Purpose
+from search.objectives import Constraint, Objective, Problem
+from search.pareto import best_order, non_dominated, non_dominated_sort
+from search.store import Store
+from spaces import Config, Cost, SearchSpace, UnknownNameError, cost
+
+KB = 1000.0
+# Repeats of the same measurement never agree better than this on a shared machine.
+LEAST_NOISE = 0.01
+# So many subnets are kept when none meets the constraints.
+CLOSEST = 5
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One verified evaluation of a subnet for one device.
+
+    Attributes:
+        config: The subnet.
+        generation: Round of the search; 0 are the reference configs.
+        accuracy: Top-1 accuracy on the selection split, 0 to 1.
+        loss: Cross-entropy on the selection split, nats.
+        costs: Exact analytic cost.
+        measurement: Measured latency.
+        predicted_ms, predicted_ms_std: Latency as predicted *before* it was measured, if it was.
+        predicted_accuracy, predicted_accuracy_std: Likewise.
+    """
+
+    config: Config
+    generation: int
+    accuracy: float
+    loss: float | None
+    costs: Cost
+    measurement: Measurement
+    predicted_ms: float | None = None
+    predicted_ms_std: float | None = None
+    predicted_accuracy: float | None = None
+    predicted_accuracy_std: float | None = None
+
+    @property
+    def measured_ms(self) -> float:
+        """Median measured latency, ms."""
+        return self.measurement.median_ms
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metric name -> value in its base unit: fraction, ms, bytes, count, nats."""
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss if self.loss is not None else float("inf"),
+            "latency": self.measured_ms,
+            "size": float(self.costs.bytes),
+            "macs": float(self.costs.macs),
+            "params": float(self.costs.params),
+        }
+
+
+@dataclass(frozen=True)
+class FrontMember:
+    """A non-dominated verified subnet of a device, in a user's units.
+
+    Attributes:
+        key: Its config's key.
+        config: Dimension -> value.
+        accuracy: On the selection split, %.
+        report_accuracy: Of the compiled binary on the report split, %; None before its export.
+        predicted_ms: Latency predicted before measuring, ms; None for a reference config.
+        measured_ms, p10_ms, p90_ms: Measured latency, ms.
+        bytes: Weights in the on-disk layout.
+        float_bytes: The same subnet's with every layer in float32.
+        macs: Multiply-accumulates of one inference.
+        precisions: Layers by precision, for example {"w8a8": 14, "fp32": 2}.
+        feasible: Whether it meets every constraint; False: the closest that was found.
+    """
+
+    key: str
+    config: dict[str, Any]
+    accuracy: float
+    report_accuracy: float | None
+    predicted_ms: float | None
+    measured_ms: float
+    p10_ms: float
+    p90_ms: float
+    bytes: int
+    float_bytes: int
+    macs: int
+    precisions: dict[str, int]
+    feasible: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return asdict(self)
+
+
+class DeviceResults:
+    """The verified subnets of one device of a job."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        verified: Sequence[Verified],
+        problem: Problem,
+        report_accuracy: dict[str, float],
+    ) -> None:
+        self.space = space
+        self.verified = list(verified)
+        self.problem = problem
+        self.report_accuracy = report_accuracy
+
+    @cached_property
+    def feasible(self) -> bool:
+        """Whether any verified subnet meets every constraint."""
+        return any(self.violation(v) == 0 for v in self.verified)
+
+    def violation(self, verified: Verified) -> float:
+        """Summed relative violation of all constraints, 0 when all are met."""
+        return sum(self.problem.violations(verified.metrics).values())
+
+    def contenders(self, ranks: int) -> list[Verified]:
+        """The subnets of the first `ranks` non-dominated ranks, in the order of the search."""
+        if not self.verified:
+            return []
+        found = non_dominated_sort(*self._compared())
+        return [v for v, rank in zip(self.verified, found, strict=True) if rank < ranks]
+
+    def _compared(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Minimised objectives (n, m) and violations (n,) of every verified subnet."""
+        columns = {
+            name: np.array([v.metrics[name] for v in self.verified]) for name in self.problem.names
+        }
+        return self.problem.minimised(columns), self.problem.violation(columns)
+
+    @cached_property
+    def front(self) -> list[Verified]:
+        """The non-dominated subnets, fastest first; the closest ones when none is feasible."""
+        if not self.verified:
+            return []
+        costs, violations = self._compared()
+        if self.feasible:
+            chosen = np.flatnonzero(non_dominated(costs, violations))
+        else:
+            chosen = best_order(costs, violations)[:CLOSEST]
+        return sorted((self.verified[i] for i in chosen), key=lambda v: v.measured_ms)
+
+    @cached_property
+    def noise(self) -> float:
+        """Relative noise of this device's measurements, from A/A comparisons."""
+        ratios = [abs(v.measurement.aa_ratio - 1) for v in self.verified]
+        return max([LEAST_NOISE, *([float(np.quantile(ratios, 0.9))] if ratios else [])])
+
+    def distinct(self) -> int:
+        """How many members of the front have latencies that differ by more than the noise."""
+        count, last = 0, 0.0
+        for member in self.front:
+            if member.measured_ms > last * (1 + self.noise):
+                count, last = count + 1, member.measured_ms
+        return count
+
+    def precision_twins(self) -> list[tuple[Verified, Verified]]:
+        """Verified pairs of one architecture, all layers in float32 and all in 8 bits."""
+        by_key = {v.config.key: v for v in self.verified}
+        pairs = []
+        for integer in self.verified:
+            if at_bits(self.space, integer.config, 8).key == integer.config.key:
+                floating = by_key.get(at_bits(self.space, integer.config, 32).key)
+                if floating is not None:
+                    pairs.append((floating, integer))
+        return sorted(pairs, key=lambda pair: pair[1].measured_ms)
+
+    def members(self) -> list[FrontMember]:
+        """The front in a user's units."""
+        return [self.member(v) for v in self.front]
+
+    def member(self, verified: Verified) -> FrontMember:
+        """One verified subnet in a user's units."""
+        layers = self.space.layer_specs(self.space.config(verified.config))
+        names = [s.precision.name for s in layers if s.operator.value in _WITH_PRECISION]
+        report = self.report_accuracy.get(verified.config.key)
+        floating = at_bits(self.space, verified.config, 32)
+        return FrontMember(
+            key=verified.config.key,
+            config=verified.config.to_json(),
+            accuracy=100 * verified.accuracy,
+            report_accuracy=None if report is None else 100 * report,
+            predicted_ms=verified.predicted_ms,
+            measured_ms=verified.measured_ms,
+            p10_ms=verified.measurement.p10_ms,
+            p90_ms=verified.measurement.p90_ms,
+            bytes=verified.costs.bytes,
+            float_bytes=cost(self.space.layer_specs(floating)).bytes,
+            macs=verified.costs.macs,
+            precisions={name: names.count(name) for name in sorted(set(names))},
+            feasible=self.violation(verified) == 0,
+        )
+
+
+_WITH_PRECISION = ("conv", "depthwise_conv", "linear")
+
+
+def at_bits(space: SearchSpace, config: Config, bits: int) -> Config:
+    """The same architecture with every searchable weight at `bits` (32 is float32)."""
+    values = config.to_json()
+    return space.config(values | {name: bits for name in values if name.endswith(".w_bits")})
+
+
+def job_space(job: JobRow) -> SearchSpace:
+    """The space that the job's supernet spans."""
+    return SearchSpace.from_json(job.spec["space"])
+
+
+def device_results(
+    store: Store, job: JobRow, device: str, through: int | None = None
+) -> DeviceResults:
+    """Everything verified for one device, in the order of the search.
+
+    Args:
+        store: The open store.
+        job: The job.
+        device: One of its devices.
+        through: Only generations up to this one, with the measurements that the search saw;
+            default: everything, and a subnet that was measured again at the end counts with that
+            last measurement.
+    """
+    space = job_space(job)
+    evaluations = {row.config_key: row for row in store.results.evaluations(job.id)}
+    measured: dict[str, MeasurementRow] = {}
+    first: dict[str, MeasurementRow] = {}
+    for row in store.results.measurements(job.id, device=device):
+        if through is None or row.purpose != Purpose.FINAL.value:
+            first.setdefault(row.config_key, row)
+            measured[row.config_key] = row
+    verified = []
+    for key, row in first.items():
+        evaluation, last = evaluations.get(key), measured[key]
+        generation = int(row.extra["generation"])
+        if evaluation is None or (through is not None and generation > through):
+            continue
+        verified.append(
+            Verified(
+                config=space.config(evaluation.config),
+                generation=generation,
+                accuracy=evaluation.accuracy,
+                loss=evaluation.loss,
+                costs=Cost(**evaluation.costs),
+                measurement=Measurement.from_json(last.extra["measurement"]),
+                **{name: row.extra.get(name) for name in _PREDICTIONS},
+            )
+        )
+    settings = job.spec["settings"]
+    problem = Problem(
+        tuple(map(Objective.model_validate, settings["objectives"])),
+        tuple(map(Constraint.model_validate, settings["constraints"])),
+    )
+    return DeviceResults(
+        space,
+        verified,
+        problem,
+        {
+            row.config_key: float(row.metrics["report_accuracy"])
+            for row in store.results.bundles(job.id, device=device)
+        },
+    )
+
+
+_PREDICTIONS = (
+    "predicted_ms",
+    "predicted_ms_std",
+    "predicted_accuracy",
+    "predicted_accuracy_std",
+)
+
+
+def job_devices(job: JobRow) -> list[str]:
+    """The names of the job's devices, in the order of the job file."""
+    return [str(name) for name in job.spec["devices"]]
+
+
+def front(store: Store, job_id: str, device: str) -> list[FrontMember]:
+    """The front of one device of a job, fastest first.
+
+    Raises:
+        UnknownRecordError: No such job.
+        UnknownNameError: The job has no such device.
+    """
+    job = store.jobs.job(job_id)
+    if device not in job_devices(job):
+        raise UnknownNameError("device of this job", device, job_devices(job))
+    return device_results(store, job, device).members()

@@ -1,0 +1,82 @@
+"""Everything that is open while a job works: data, devices, executor, verifier."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from compilers.devices import Device, DeviceConfig, make_device
+from search.artifacts import ArtifactStore
+from search.execution import Executor
+from search.host_lock import HostLock
+from search.job import JobSettings
+from search.models import JobRow
+from search.progress import Progress
+from search.results import job_space
+from search.store import Store
+from search.verification import Verifier
+from spaces import SearchSpace
+from supernet import load_data
+
+RESOURCES = "resources"
+
+
+class JobSession:
+    """A context in which a stored job can verify subnets and write bundles.
+
+    Args:
+        store: The open store.
+        artifacts: Where supernets and subnets go.
+        job: The stored job.
+        home: The working home.
+        progress: Told about every step.
+    """
+
+    def __init__(
+        self, store: Store, artifacts: ArtifactStore, job: JobRow, home: Path, progress: Progress
+    ) -> None:
+        self.store = store
+        self.artifacts = artifacts
+        self.job = job
+        self.home = home
+        self.progress = progress
+        self.folder = home / "jobs" / job.id
+        resources = store.jobs.checkpoint(job.id, RESOURCES) or {}
+        self.settings = JobSettings.model_validate(job.spec["settings"] | {RESOURCES: resources})
+        self.space = job_space(job)
+        self.spaces = {
+            name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
+        }
+        self.data = load_data(self.settings.data)
+        self.lock = HostLock()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> JobSession:
+        executor = self._stack.enter_context(Executor(self.settings.resources))
+        self.verifier = Verifier(
+            job_id=self.job.id,
+            settings=self.settings,
+            space=self.space,
+            supernet=self.home / "supernets" / self.job.spec["supernet_key"],
+            folder=self.folder,
+            devices={name: self._device(name) for name in self.job.spec["devices"]},
+            store=self.store,
+            artifacts=self.artifacts,
+            executor=executor,
+            lock=self.lock,
+            progress=self.progress,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _device(self, name: str) -> Device:
+        config = DeviceConfig.model_validate(self.job.spec["device_configs"][name])
+        return self._stack.enter_context(make_device(config))

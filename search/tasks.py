@@ -1,0 +1,116 @@
+"""What runs in Ray workers: evaluating a subnet's accuracy and building its binary.
+
+Module-level functions of plain arguments. Each worker process keeps the supernet, the data and
+the devices' compiler children that it has used.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compilers.devices import Device, DeviceConfig, make_device
+from spaces.files import atomic_directory
+
+if TYPE_CHECKING:
+    from supernet import DataSplits, Supernet
+
+# Images of the selection split on which a binary is compared with its module.
+CHECK_IMAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationTask:
+    """Evaluate one config on the selection split and keep its extracted subnet.
+
+    Attributes:
+        supernet: Folder of the trained supernet.
+        data: `DataConfig` as JSON.
+        config: Dimension -> value.
+        subnet: Folder that receives the extracted subnet.
+    """
+
+    supernet: str
+    data: str
+    config: dict[str, Any]
+    subnet: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """Accuracy 0 to 1, mean cross-entropy in nats, images evaluated, wall seconds."""
+
+    accuracy: float
+    loss: float
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildTask:
+    """Compile an extracted subnet for a device.
+
+    Attributes:
+        device: `DeviceConfig` as JSON.
+        data: `DataConfig` as JSON; the binary is checked on real images.
+        subnet: Folder of the extracted subnet.
+        build: Folder that receives the build.
+    """
+
+    device: str
+    data: str
+    subnet: str
+    build: str
+
+
+def evaluate_subnet(task: EvaluationTask) -> EvaluationResult:
+    """Recalibrate, extract, evaluate on the selection split, and write the subnet."""
+    from supernet import evaluate_module, prepare, save_subnet
+
+    start = time.monotonic()
+    supernet, data = _supernet(task.supernet), _data(task.data)
+    subnet = prepare(supernet, supernet.space.config(task.config), data)
+    found = evaluate_module(subnet, data.selection.images, data.selection.labels)
+    with atomic_directory(task.subnet) as folder:
+        save_subnet(subnet, folder)
+    return EvaluationResult(
+        found.accuracy, found.loss, found.count, round(time.monotonic() - start, 3)
+    )
+
+
+def build_binary(task: BuildTask) -> float:
+    """Compile a subnet and check the binary on real images; the wall seconds it took."""
+    from supernet import load_subnet, resize
+
+    start = time.monotonic()
+    subnet = load_subnet(task.subnet)
+    images = _data(task.data).selection.images[:CHECK_IMAGES]
+    sample = resize(images, subnet.resolution).numpy()
+    _device(task.device).build(subnet, subnet.specs, task.build, sample)
+    return round(time.monotonic() - start, 3)
+
+
+@lru_cache(maxsize=1)
+def _supernet(folder: str) -> Supernet:
+    import torch
+
+    from supernet import load_supernet
+
+    # One task takes one CPU; more threads would only get in each other's way.
+    torch.set_num_threads(1)
+    return load_supernet(Path(folder))
+
+
+@lru_cache(maxsize=1)
+def _data(config: str) -> DataSplits:
+    from supernet import DataConfig, load_data
+
+    return load_data(DataConfig.model_validate_json(config))
+
+
+@lru_cache(maxsize=8)
+def _device(config: str) -> Device:
+    return make_device(DeviceConfig.model_validate_json(config))

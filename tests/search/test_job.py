@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.errors import JobConfigError
+from search.job import JobSettings, load_job, parse_job
+from spaces import SpaceError, UnknownNameError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+
+
+def example() -> dict:
+    return yaml.safe_load(EXAMPLE.read_text())
+
+
+def test_the_example_is_valid_and_survives_json():
+    job = load_job(EXAMPLE)
+    assert job.search_space().log10_size > 12
+    assert JobSettings.model_validate_json(job.model_dump_json()) == job
+
+
+def test_resources_do_not_decide_the_result():
+    other = parse_job(example() | {"resources": {"num_cpus": 1, "retries": 5}})
+    assert other.decisive() == load_job(EXAMPLE).decisive()
+    assert parse_job(example() | {"seed": 1}).decisive() != other.decisive()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"devces": []}, r"unknown key 'devces'.*Did you mean 'devices'"),
+        ({"search": {"generation": 3}}, r"unknown key 'search.generation'.*'generations'"),
+        ({"supernet": {"epoch": 3}}, r"unknown key 'supernet.epoch'.*'epochs'"),
+        ({"devices": []}, "at least 1 item"),
+        ({"devices": ["a", "a"]}, "'a' is listed twice"),
+        ({"objectives": [{"name": "latency", "direction": "minimize"}]}, "no unit; allowed: .*ms"),
+        ({"objectives": [{"name": "speed", "unit": "ms"}]}, "unknown metric 'speed'"),
+        ({"constraints": [{"name": "size", "max": 3, "unit": "ms"}]}, "'ms'.*allowed: .*kB"),
+        ({"constraints": [{"name": "accuracy", "min": 101, "unit": "%"}]}, "cannot be met"),
+        ({"search": {"reference_configs": 2}}, "greater than or equal to 5"),
+        ({"name": "No Spaces"}, "name"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_allowed(change, message):
+    with pytest.raises(JobConfigError, match=message):
+        parse_job(example() | change)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(JobConfigError, match="cannot read job file"):
+        load_job(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("name: [")
+    with pytest.raises(JobConfigError, match="not valid YAML"):
+        load_job(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(JobConfigError, match="must be a YAML mapping"):
+        load_job(tmp_path / "list.yaml")
+
+
+def test_space_and_choices_are_checked():
+    with pytest.raises(UnknownNameError, match="mobilenetv3_digits"):
+        parse_job(example() | {"space": "mobilenetv3_digit"}).search_space()
+    with pytest.raises(SpaceError, match="resolution = 7 is not allowed"):
+        parse_job(example() | {"choices": {"resolution": [7]}}).search_space()
+    restricted = parse_job(example() | {"choices": {"*.kernel": [3]}}).search_space()
+    assert restricted.log10_size < load_job(EXAMPLE).search_space().log10_size

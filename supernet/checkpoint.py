@@ -49,7 +49,8 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     with atomic_directory(path) as temporary:
         (temporary / _TENSORS).write_bytes(data)
         (temporary / _STATE).write_text(json.dumps(state))
-    for old in _folders(root)[:-_KEPT]:
+    # A run that was killed while writing leaves its temporary folder behind.
+    for old in (*_folders(root)[:-_KEPT], *root.glob(".step-*")):
         shutil.rmtree(old, ignore_errors=True)
     return path
 

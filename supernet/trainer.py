@@ -20,7 +20,7 @@ from spaces.files import sha256_bytes
 from spaces.space import SearchSpace
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
 from supernet.config import SupernetConfig
-from supernet.data import DataSplits, augment, resize
+from supernet.data import DataSplits, ImageSet, augment, resize
 from supernet.errors import CheckpointError, SupernetConfigError
 from supernet.families import build_supernet
 from supernet.importance import reorder_channels
@@ -115,7 +115,7 @@ class Trainer:
         first = 0.0
         for draw in draws:
             self.supernet.activate(draw.config)
-            logits = self.supernet(_at(images, self.supernet.resolution))
+            logits = self.supernet(resize(images, self.supernet.resolution))
             if draw.role is Role.MAX or teacher is None:
                 loss = cross_entropy(logits, labels, self.config.label_smoothing)
                 teacher, first = logits.detach(), float(loss.detach())
@@ -147,7 +147,7 @@ class Trainer:
         def batches() -> Iterator[tuple[Config, Tensor]]:
             for draw in self._calibration_draws():
                 resolution = int(draw.config["resolution"])
-                yield draw.config, _at(images, resolution)
+                yield draw.config, resize(images, resolution)
 
         self.supernet.calibrate(batches())
         # The reordered weights no longer match the warm-up's moments.
@@ -234,7 +234,7 @@ class Trainer:
         return {
             "space": self.space.key,
             "config": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "images": _fingerprint(self.train.images),
+            "train": _fingerprint(self.train),
         }
 
 
@@ -296,9 +296,6 @@ def _schedule(step: int, total: int, floor: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
 
 
-def _at(images: Tensor, resolution: int) -> Tensor:
-    return resize(images, resolution)
-
-
-def _fingerprint(images: Tensor) -> str:
-    return sha256_bytes(images.contiguous().numpy().tobytes())[:16]
+def _fingerprint(images: ImageSet) -> str:
+    arrays = (images.images.contiguous().numpy(), images.labels.contiguous().numpy())
+    return sha256_bytes(b"".join(array.tobytes() for array in arrays))[:16]

@@ -29,7 +29,7 @@ def tiny_space() -> SearchSpace:
                 {
                     "width": (8, 16, 24),
                     "depth": (1, 2),
-                    "expansion": (2, 3),
+                    "expansion": (2, 4),
                     "kernel": (3, 5, 7),
                     "activation": "relu",
                 },
@@ -41,7 +41,7 @@ def tiny_space() -> SearchSpace:
                     "stride": 2,
                 },
             ),
-            "head": (16, 48),
+            "head": (24, 48),
             "schemes": ("fp32", "w8a8"),
         }
     )

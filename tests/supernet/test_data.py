@@ -59,9 +59,7 @@ def test_augmentation_is_a_function_of_its_generator(digits):
 def test_augmentation_stays_small(digits):
     images = resize(digits.train.images[:256], 24)
     changed = augment(images, Augmentation(), np.random.default_rng(0))
-    similarity = torch.nn.functional.cosine_similarity(
-        images.flatten(1), changed.flatten(1), dim=1
-    )
+    similarity = torch.nn.functional.cosine_similarity(images.flatten(1), changed.flatten(1), dim=1)
     assert similarity.mean() > 0.6
     assert similarity.mean() < 0.99
 
@@ -98,10 +96,10 @@ def test_unusable_labels_are_typed_errors(tmp_path, labels, message):
 
 
 def test_unreadable_files_are_typed_errors(tmp_path):
-    with pytest.raises(DataError, match="absent.npz"):
+    with pytest.raises(DataError, match=r"absent\.npz"):
         load_data(DataConfig(name="npz", path=tmp_path / "absent.npz"))
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(DataError, match="junk.npz"):
+    with pytest.raises(DataError, match=r"junk\.npz"):
         load_data(DataConfig(name="npz", path=tmp_path / "junk.npz"))
     objects = np.array([{"a": 1}] * 20, dtype=object)
     config = write(tmp_path / "pickle.npz", objects, np.repeat([0, 1], 10))

@@ -85,7 +85,7 @@ def test_weights_of_another_subnet_are_refused(mixed, calibrated, tiny_space, tm
     save_subnet(mixed, tmp_path)
     save_subnet(calibrated.extract(tiny_space.min_config()), tmp_path / "other")
     (tmp_path / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
-    with pytest.raises(CheckpointError, match="do not match|its layer has"):
+    with pytest.raises(CheckpointError, match=r"do not match|its layer has"):
         load_subnet(tmp_path)
     layers = json.loads((tmp_path / SPECS_FILE).read_text())
     layers["layers"][0]["operator"] = "lstm"

@@ -130,7 +130,7 @@ def test_non_negative_activations_use_the_whole_range():
 
 
 def test_unknown_scheme_and_activation_granularity_are_typed_errors():
-    with pytest.raises(SupernetConfigError, match="u8.per_tensor.asymmetric"):
+    with pytest.raises(SupernetConfigError, match=r"u8\.per_tensor\.asymmetric"):
         FakeQuantizer([S8_WEIGHT], (4, 4))(torch.ones(4, 4), U8_ACTIVATION)
     with pytest.raises(SupernetConfigError, match="only granularity per_tensor"):
         FakeQuantizer([S8_WEIGHT], None)

@@ -12,7 +12,13 @@ def test_a_step_is_the_largest_some_random_and_the_smallest(tiny_space):
     resolutions = set()
     for step in range(20):
         draws = sampler.sample(step)
-        assert [d.role for d in draws] == [Role.MAX, Role.RANDOM, Role.RANDOM, Role.RANDOM, Role.MIN]
+        assert [d.role for d in draws] == [
+            Role.MAX,
+            Role.RANDOM,
+            Role.RANDOM,
+            Role.RANDOM,
+            Role.MIN,
+        ]
         assert len({d.config["resolution"] for d in draws}) == 1
         resolutions.add(draws[0].config["resolution"])
         at = {"resolution": draws[0].config["resolution"]}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from supernet.checkpoint import Checkpoint, load_latest, read_checkpoint, save_checkpoint
+from supernet.errors import CheckpointError
+
+
+def checkpoint(step):
+    return Checkpoint(step, {"w": torch.full((3,), float(step)), "n": torch.tensor(2)}, {"a": 1})
+
+
+def test_the_newest_two_are_kept_and_the_newest_is_read(tmp_path):
+    assert load_latest(tmp_path / "absent") == (None, [])
+    for step in (5, 10, 999, 1000):
+        save_checkpoint(tmp_path, checkpoint(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000999", "step-00001000"]
+    latest, problems = load_latest(tmp_path)
+    assert latest is not None
+    assert (latest.step, latest.state, problems) == (1000, {"a": 1}, [])
+    assert latest.tensors["w"].tolist() == [1000.0] * 3
+    assert latest.tensors["n"].shape == ()
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path, name, damage):
+    save_checkpoint(tmp_path, checkpoint(1))
+    newest = save_checkpoint(tmp_path, checkpoint(2)) / name
+    content = bytearray(newest.read_bytes())
+    if damage == "missing":
+        newest.unlink()
+    elif damage == "truncated":
+        newest.write_bytes(content[:-3])
+    else:
+        content[-2] ^= 0xFF
+        newest.write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        read_checkpoint(newest.parent)
+    latest, problems = load_latest(tmp_path)
+    assert latest is not None
+    assert latest.step == 1
+    assert len(problems) == 1
+    assert str(newest) in problems[0]
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
+    path = save_checkpoint(tmp_path, checkpoint(1))
+    (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no readable checkpoint.*state\.json"):
+        load_latest(tmp_path)
+
+
+def test_a_half_written_folder_is_not_a_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(1))
+    (tmp_path / ".step-00000002.abc").mkdir()
+    latest, problems = load_latest(tmp_path)
+    assert latest is not None
+    assert (latest.step, problems) == (1, [])
+    save_checkpoint(tmp_path, checkpoint(3))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from supernet.config import SupernetConfig
+from supernet.data import DataSplits, ImageSet
+from supernet.errors import CheckpointError, SupernetConfigError
+from supernet.store import load_supernet
+from supernet.trainer import Trainer, train_supernet
+
+SHORT = SupernetConfig(
+    warmup_epochs=1, epochs=1, batch_size=32, random_configs=1, checkpoint_every=3
+)
+
+
+@pytest.fixture(scope="module")
+def few(digits) -> DataSplits:
+    part = ImageSet(digits.train.images[:160], digits.train.labels[:160])
+    return DataSplits(part, digits.selection, digits.report, digits.classes)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_space, few):
+    trainer = Trainer(tiny_space, SHORT, few)
+    losses = [trainer.train_step() for _ in range(trainer.total_steps)]
+    return trainer, losses
+
+
+def equal(a, b):
+    left, right = a.supernet.state_dict(), b.supernet.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+@pytest.mark.parametrize("stop", [2, 5, 7])
+def test_resumed_run_equals_the_uninterrupted_one(tiny_space, few, uninterrupted, stop):
+    """Stopped in the warm-up, exactly between the phases, and in the sandwich."""
+    whole, losses = uninterrupted
+    assert whole.warmup_steps == 5
+    first = Trainer(tiny_space, SHORT, few)
+    for _ in range(stop):
+        first.train_step()
+    torch.manual_seed(123)  # the global generator must not matter
+    second = Trainer(tiny_space, SHORT, few)
+    second.restore(first.checkpoint())
+    rest = [second.train_step() for _ in range(second.total_steps - stop)]
+    assert rest == losses[stop:]
+    assert equal(second, whole)
+
+
+def test_the_sandwich_trains_every_part_of_the_store(uninterrupted, tiny_space, few):
+    whole, _ = uninterrupted
+    before = Trainer(tiny_space, SHORT, few).supernet.state_dict()
+    after = whole.supernet.state_dict()
+    unmoved = [n for n, t in after.items() if torch.equal(t, before[n]) and "running" not in n]
+    # Quantisers of forms that the few draws of this short run never chose may stand still.
+    assert [n for n in unmoved if "quantizer" not in n and "kernel_transforms" not in n] == []
+
+
+@pytest.mark.slow
+def test_killing_the_process_loses_no_more_than_the_last_steps(tiny_space, few, tmp_path):
+    """kill -9 at three moments of a real run in a child process, then the same call again."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, sys, torch\n"
+        "from spaces.space import SearchSpace\n"
+        "from supernet import *\n"
+        "torch.set_num_threads(1)\n"
+        "space = SearchSpace.from_json(json.load(open(sys.argv[1])))\n"
+        "config = SupernetConfig.model_validate_json(open(sys.argv[2]).read())\n"
+        "full = load_data(DataConfig(seed=0))\n"
+        "part = ImageSet(full.train.images[:160], full.train.labels[:160])\n"
+        "data = DataSplits(part, full.selection, full.report, full.classes)\n"
+        "say = lambda *a: print(*a, flush=True)\n"
+        "train_supernet(space, config, data, sys.argv[3], say)\n"
+    )
+    import json
+
+    (tmp_path / "space.json").write_text(json.dumps(tiny_space.to_json()))
+    (tmp_path / "config.json").write_text(SHORT.model_dump_json())
+    folder = tmp_path / "run"
+    command = [sys.executable, str(script), "space.json", "config.json", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    seen = []
+    for kill_after in (4, 3, 10**9):
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        lines = []
+        for line in child.stdout:
+            lines.append(line.split())
+            if len(lines) == kill_after:
+                child.send_signal(signal.SIGKILL)
+                break
+        child.wait(60)
+        seen.append(lines)
+    assert child.returncode == 0
+    assert seen[0][0] == ["warm-up", "1", "5"]
+    assert seen[1][0] == ["warm-up", "4", "5"]  # a checkpoint stood at step 3
+    assert seen[2][0][0] in {"warm-up", "sandwich"}
+    assert seen[2][0] != ["warm-up", "1", "5"]
+    assert seen[2][-1] == ["sandwich", "5", "5"]
+    trained = load_supernet(folder)
+    reference = train_supernet(tiny_space, SHORT, few, tmp_path / "reference")
+    left, right = trained.state_dict(), load_supernet(tmp_path / "reference").state_dict()
+    assert all(torch.equal(left[n], right[n]) for n in left)
+    assert not reference.training
+
+
+def test_damaged_newest_checkpoint_is_passed_over(tiny_space, few, tmp_path, uninterrupted):
+    train_supernet(tiny_space, SHORT, few, tmp_path)
+    newest = max(tmp_path.glob("step-*"))
+    (newest / "tensors.safetensors").write_bytes(b"junk")
+    phases = []
+    supernet = train_supernet(tiny_space, SHORT, few, tmp_path, lambda *a: phases.append(a))
+    assert phases == [("sandwich", 5, 5)]
+    left, right = supernet.state_dict(), uninterrupted[0].supernet.state_dict()
+    assert all(torch.equal(left[n], right[n]) for n in left if "running" not in n)
+
+
+def test_another_runs_folder_is_refused(tiny_space, few, tmp_path, uninterrupted):
+    from supernet.checkpoint import save_checkpoint
+
+    save_checkpoint(tmp_path, uninterrupted[0].checkpoint())
+    other = SHORT.model_copy(update={"learning_rate": 1e-4})
+    with pytest.raises(CheckpointError, match="another space, data set or training options"):
+        train_supernet(tiny_space, other, few, tmp_path)
+
+
+def test_options_that_do_not_fit_the_data_are_typed_errors(tiny_space, few, digits):
+    with pytest.raises(SupernetConfigError, match="batch_size 512 exceeds the 160"):
+        Trainer(tiny_space, SHORT.model_copy(update={"batch_size": 512}), few)
+    coloured = ImageSet(few.train.images.repeat(1, 3, 1, 1), few.train.labels)
+    with pytest.raises(SupernetConfigError, match=r"\(3, 10\)"):
+        Trainer(tiny_space, SHORT, DataSplits(coloured, few.selection, few.report, 10))
+
+
+def test_the_seed_decides_everything(tiny_space, few):
+    losses = {}
+    for seed in (0, 1):
+        trainer = Trainer(tiny_space, SHORT.model_copy(update={"seed": seed}), few)
+        losses[seed] = [trainer.train_step() for _ in range(2)]
+    assert losses[0] != losses[1]

@@ -74,7 +74,12 @@ def add_device(
         RecordConflictError: Another device has that name, and `replace` is False.
     """
     config = settings if isinstance(settings, DeviceConfig) else parse_device(settings)
-    capabilities = _probe(config)
+    return _record(store, config, _probe(config), replace)
+
+
+def _record(
+    store: Store, config: DeviceConfig, capabilities: DeviceCapabilities, replace: bool
+) -> RegisteredDevice:
     content = config.model_dump(mode="json"), capabilities.to_json()
     if not store.devices.record_device(config.name, *content, replace=replace):
         store.devices.record_device(config.name, *content, replace=True)
@@ -113,12 +118,15 @@ def resolve_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list
         DeviceError: This machine cannot be that device.
         RecordConflictError: Another device has the name of a description.
     """
-    # Every name is looked up before any description is stored: nothing half-written.
+    # Every name is looked up and every description probed before anything is stored.
     for device in devices:
         if isinstance(device, str):
             store.devices.device(device)
+    probed = {d.name: _probe(d) for d in devices if not isinstance(d, str)}
     return [
-        show_device(store, device) if isinstance(device, str) else add_device(store, device)
+        show_device(store, device)
+        if isinstance(device, str)
+        else _record(store, device, probed[device.name], replace=False)
         for device in devices
     ]
 

@@ -66,7 +66,7 @@ def show_space(store: Store, name: str, device: str | None = None) -> NamedSpace
         devices = ", ".join(str(one.device) for one in found)
         raise SearchError(f"space {name!r} is registered for several devices; say which: {devices}")
     if not found:
-        raise UnknownNameError("space", name, [*SPACES.names(), *(o.name for o in registered)])
+        raise UnknownNameError("space", name, {*SPACES.names(), *(o.name for o in registered)})
     return found[0]
 
 

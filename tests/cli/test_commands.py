@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spaces.errors import ConfigError
+
+
+def _raise(error):
+    def call(*_arguments, **_options):
+        raise error
+
+    return call
+
+
+def test_a_mistake_is_one_line_on_stderr_and_2(netcarve, monkeypatch):
+    monkeypatch.setattr("search.devices.list_devices", _raise(ConfigError("bits: 5; allowed: 8")))
+    done = netcarve("device", "list")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: bits: 5; allowed: 8\n"
+
+
+def test_a_bug_keeps_its_traceback(netcarve, monkeypatch):
+    monkeypatch.setattr("search.devices.list_devices", _raise(KeyError("bug")))
+    done = netcarve("device", "list")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, KeyError)
+
+
+def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home):
+    monkeypatch.setattr("search.devices.list_devices", _raise(KeyboardInterrupt()))
+    done = netcarve("device", "list", "--home", f"{home}/with space")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert f"to continue: netcarve device list --home '{home}/with space'" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["import", "work"])
+def test_control_c_of_the_real_process(home, tmp_path, stage):
+    ready = tmp_path / "ready"
+    wait = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    if stage == "import":
+        setup = "class Slow:\n def find_spec(self, n, *_):\n  if n == 'search.devices':\n   "
+        setup += f"{wait}\nsys.meta_path.insert(0, Slow())\n"
+    else:
+        setup = "import search.devices\ndef slow(store):\n "
+        setup += f"{wait}\nsearch.devices.list_devices = slow\n"
+    code = f"import sys\n{setup}from cli.main import main\nmain()\n"
+    command = [sys.executable, "-c", code, "device", "list"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not ready.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "to continue: netcarve device list" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from search.workspace import open_store
+
+_CODE = "from cli.main import main; main()"
+
+
+@pytest.fixture
+def complete(home):
+    """What a shell is offered after `words`."""
+
+    def call(*words):
+        environment = os.environ | {
+            "_NETCARVE_COMPLETE": "complete_bash",
+            "COMP_WORDS": " ".join(["netcarve", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", _CODE],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    return call
+
+
+def test_names_of_jobs_devices_and_spaces(netcarve, complete, home, tmp_path):
+    for name in ("cpu", "cpu-slow", "edge"):
+        netcarve("device", "add", name)
+    (tmp_path / "s.yaml").write_text("base: mobilenetv3_digits\nname: mine")
+    netcarve("space", "register", tmp_path / "s.yaml", "--device", "edge")
+    with open_store(home) as store:
+        job, _ = store.jobs.record_job("digits", {}, "key", 0)
+    assert complete("device", "show", "cp") == ["cpu", "cpu-slow"]
+    assert complete("search", "show", "dig") == [job.id]
+    assert complete("space", "show", "mi") == ["mine"]
+    assert complete("space", "register", "s.yaml", "--device", "e") == ["edge"]
+
+
+def test_options_that_came_before_count(netcarve, complete, tmp_path):
+    other = tmp_path / "other"
+    netcarve("device", "add", "there", "--home", other)
+    assert complete("device", "show", "the") == []
+    assert complete("device", "show", "--home", str(other), "the") == ["there"]
+    assert complete("device", "show", "--db", f"sqlite:///{other}/netcarve.db", "") == ["there"]
+
+
+def test_completing_creates_nothing(complete, home):
+    assert complete("search", "resume", "") == []
+    assert complete("space", "show", "") == ["mobilenetv3_digits"]
+    assert not home.exists()
+
+
+def test_commands_are_completed(complete):
+    assert {"run", "resume"} <= set(complete("search", "r"))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from compilers.devices import DeviceConfig
+from compilers.errors import DeviceError
+from compilers.targets import host_isas
+from search.devices import (
+    add_device,
+    device_space,
+    list_devices,
+    parse_device,
+    probe_device,
+    register_space_file,
+    register_space_text,
+    resolve_devices,
+    show_device,
+)
+from search.errors import RecordConflictError, SearchError
+from search.store import Store
+from spaces import ConfigError, SpaceError, UnknownNameError, get_space
+
+BASE = "mobilenetv3_digits"
+SLOWEST = host_isas()[-1]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(f"sqlite:///{tmp_path / 'test.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def float_device(store):
+    """A device whose probe found float32 only."""
+    found = add_device(store, {"name": "edge"})
+    capabilities = replace(found.capabilities, schemes=frozenset({"fp32"}))
+    store.devices.record_device("edge", found.config, capabilities.to_json(), replace=True)
+    return "edge"
+
+
+def _bits(space):
+    return {d.choices for d in space.dimensions if d.kind == "w_bits"}
+
+
+def test_an_added_device_is_probed_and_found_again(store):
+    added = add_device(store, {"name": "cpu", "isa": "native"})
+    assert added == show_device(store, "cpu") == list_devices(store)[0]
+    # `native` is what the user wrote; what it meant on this machine is what the probe found.
+    assert added.config["isa"] == "native"
+    assert added.capabilities.isa == host_isas()[0]
+
+
+def test_a_taken_name_is_refused_unless_replaced(store):
+    add_device(store, {"name": "cpu"})
+    with pytest.raises(RecordConflictError, match="another configuration"):
+        add_device(store, {"name": "cpu", "isa": SLOWEST})
+    assert show_device(store, "cpu").config["isa"] == "native"
+    add_device(store, {"name": "cpu", "isa": SLOWEST}, replace=True)
+    assert show_device(store, "cpu").capabilities.isa == SLOWEST
+
+
+def test_adding_or_probing_again_renews_what_was_found(store, float_device):
+    assert show_device(store, float_device).capabilities.schemes == {"fp32"}
+    assert probe_device(store, float_device).capabilities.schemes == {"fp32", "w8a8"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"name": "cpu", "isa": "sse"}, SearchError, r"isa: .*'avx2' \(got 'sse'\)"),
+        ({"name": "cpu", "thread": 1}, SearchError, "unknown key 'thread'. Did you mean 'threads'"),
+        ({"name": "a b"}, SearchError, "name: "),
+        ({"name": "cpu", "kind": "gpu"}, UnknownNameError, "'gpu'.*Known: local_cpu"),
+        ({"name": "cpu", "threads": 9999}, DeviceError, "threads"),
+    ],
+)
+def test_a_bad_device_is_refused_and_not_stored(store, settings, error, message):
+    with pytest.raises(error, match=message):
+        add_device(store, settings)
+    assert list_devices(store) == []
+
+
+def test_devices_of_a_job_are_looked_up_or_added(store):
+    add_device(store, {"name": "known"})
+    described = DeviceConfig(name="new", isa=SLOWEST)
+    found = resolve_devices(store, ["known", described])
+    assert [device.name for device in found] == ["known", "new"]
+    assert resolve_devices(store, [described])[0] == show_device(store, "new")
+
+
+@pytest.mark.parametrize(
+    ("devices", "error"),
+    [
+        ([DeviceConfig(name="new"), "nowhere"], UnknownNameError),
+        ([DeviceConfig(name="new"), DeviceConfig(name="bad", threads=9999)], DeviceError),
+    ],
+)
+def test_a_job_with_one_bad_device_adds_none(store, devices, error):
+    with pytest.raises(error):
+        resolve_devices(store, devices)
+    assert list_devices(store) == []
+
+
+def test_a_registered_space_restricts_the_base_on_that_device_only(store):
+    for name in ("small", "other"):
+        add_device(store, {"name": name})
+    text = f"base: {BASE}\nschemes: [w8a8]\nchoices: {{'*.kernel': [3]}}"
+    registered = register_space_text(store, text, "small")
+    assert show_device(store, "small").spaces == (registered.name,) == (f"{BASE}@small",)
+    base = get_space(BASE)
+    assert device_space(store, "small", base).key == registered.space.key
+    assert device_space(store, "other", base).key == base.key
+
+
+def test_a_device_space_is_the_intersection_with_what_the_job_wants(store):
+    add_device(store, {"name": "cpu"})
+    register_space_text(store, f"base: {BASE}\nchoices: {{resolution: [20, 24]}}", "cpu")
+    job = get_space(BASE).restrict(choices={"resolution": (24, 32)})
+    found = device_space(store, "cpu", job)
+    assert found.dimensions[found.position("resolution")].choices == (24,)
+    narrow = get_space(BASE).restrict(choices={"resolution": (32,)})
+    with pytest.raises(SpaceError, match=r"nothing is left of resolution.*\(32,\).*\(20, 24\)"):
+        device_space(store, "cpu", narrow)
+
+
+def test_without_registration_the_probe_decides(store, float_device):
+    assert _bits(device_space(store, float_device, get_space(BASE))) == {(32,)}
+
+
+def test_one_space_per_device_and_base(store):
+    add_device(store, {"name": "cpu"})
+    register_space_text(store, f"base: {BASE}\nname: a", "cpu")
+    with pytest.raises(SpaceError, match="already has the space 'a'"):
+        register_space_text(store, f"base: {BASE}\nname: b", "cpu")
+    text = f"base: {BASE}\nname: a\nchoices: {{resolution: [20]}}"
+    register_space_text(store, text, "cpu")
+    assert show_device(store, "cpu").spaces == ("a",)
+    found = device_space(store, "cpu", get_space(BASE))
+    assert found.dimensions[found.position("resolution")].choices == (20,)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (f"base: {BASE}\nschemes: [w8a8]", SpaceError, "does not execute w8a8"),
+        ("base: resnet", UnknownNameError, f"'resnet'.*Known: {BASE}"),
+        (f"base: {BASE}\nchoice: {{}}", ConfigError, "Did you mean 'choices'"),
+    ],
+)
+def test_a_bad_registration_leaves_nothing(store, float_device, text, error, message):
+    with pytest.raises(error, match=message):
+        register_space_text(store, text, float_device)
+    assert store.devices.spaces() == []
+
+
+def test_registration_files_that_cannot_be_read(store, tmp_path):
+    add_device(store, {"name": "cpu"})
+    with pytest.raises(SearchError, match="cannot read space registration"):
+        register_space_file(store, tmp_path / "none.yaml", "cpu")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SearchError, match="cannot read space registration"):
+        register_space_file(store, binary, "cpu")
+
+
+def test_parsed_settings_are_complete():
+    assert parse_device({"name": "cpu"}) == DeviceConfig(name="cpu")

@@ -24,7 +24,7 @@ HOLDING = """
 import sys, time
 from pathlib import Path
 from search.host_lock import HostLock
-with getattr(HostLock(Path(sys.argv[1])), sys.argv[2])("holding " + sys.argv[2]):
+with getattr(HostLock(Path(sys.argv[1])), sys.argv[2])("holding " + sys.argv[2], timeout=10):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -143,7 +143,7 @@ def test_a_forked_child_does_not_keep_it(lock: HostLock, tmp_path: Path) -> None
     with lock.exclusive("measuring"):
         child = os.fork()
         if child == 0:
-            time.sleep(60)
+            time.sleep(300)
             os._exit(0)
     try:
         with another_process(tmp_path, "exclusive"):

@@ -205,7 +205,12 @@ def test_a_lease_is_exclusive_and_ends_with_its_block(store: Store, job: str) ->
     assert store.jobs.events(job, "takeover") == []
 
 
-def test_of_many_simultaneous_claims_one_wins(store: Store, job: str) -> None:
+@pytest.mark.parametrize("before", ["nobody", "a dead process"])
+def test_of_many_simultaneous_claims_one_wins(store: Store, job: str, before: str) -> None:
+    if before == "a dead process":
+        store.jobs.claim(job)
+        with store.writing() as session:
+            session.execute(update(JobRow).values(lease_started="in another life"))
     barrier, won, busy = threading.Barrier(8), [], []
 
     def claim() -> None:

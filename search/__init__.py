@@ -1,0 +1,1 @@
+"""Jobs, the store, evolution, execution and reports."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ def layer_options(space: SearchSpace) -> dict[str, LayerOptions]:
     """Site -> what the store must hold there, read off the space's own LayerSpecs.
 
     Channels come from the largest config; kernels and precisions from stepping all dimensions of
-    that kind through their choices.
+    one kind through their choices together, for every combination of kinds.
     """
     largest = space.max_config()
     kernels = _collect(space, (DimensionKind.KERNEL,))
@@ -179,10 +180,12 @@ def _schemes(found: Iterable[QuantScheme | None]) -> tuple[QuantScheme, ...]:
 
 def _collect(space: SearchSpace, kinds: Sequence[DimensionKind]) -> dict[str, list[LayerSpec]]:
     varied = [d for d in space.dimensions if d.kind in kinds]
+    steps = [range(max((len(d.choices) for d in varied if d.kind is k), default=1)) for k in kinds]
     found: dict[str, list[LayerSpec]] = {}
-    for step in range(max((len(d.choices) for d in varied), default=1)):
+    for combination in product(*steps):
+        step = dict(zip(kinds, combination, strict=True))
         values: dict[str, Choice] = dict(space.max_config())
-        values |= {d.name: d.choices[min(step, len(d.choices) - 1)] for d in varied}
+        values |= {d.name: d.choices[min(step[d.kind], len(d.choices) - 1)] for d in varied}
         for spec in space.layer_specs(space.config(values)):
             found.setdefault(spec.site, []).append(spec)
     return found

@@ -35,5 +35,11 @@ class LayerOptions:
             or spec.out_channels > big.out_channels
             or spec.hidden_channels > big.hidden_channels
             or spec.kernel not in self.kernels
+            or spec.precision.weight not in (None, *self.weight_schemes)
+            or spec.precision.activation not in (None, *self.activation_schemes)
         ):
-            raise SupernetConfigError(f"{spec} does not fit in the supernet's {big}")
+            schemes = [s.key for s in (*self.weight_schemes, *self.activation_schemes)]
+            raise SupernetConfigError(
+                f"{spec} does not fit in the supernet, which has at most {big}, "
+                f"kernels {self.kernels} and schemes {schemes}"
+            )

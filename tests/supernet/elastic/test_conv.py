@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import S8_WEIGHT, W8A8
+from spaces.quant_scheme import S8_WEIGHT, U8_ACTIVATION, W8A8
 from supernet.elastic import ElasticConv2d, LayerOptions
 from supernet.errors import SupernetConfigError
 
@@ -64,7 +64,7 @@ def test_gradients_reach_the_store_and_the_maps_in_use():
 
 
 def test_every_kernel_has_weight_scales_of_its_own():
-    conv = ElasticConv2d(LayerOptions(depthwise(8, 5), (3, 5), (S8_WEIGHT,)))
+    conv = ElasticConv2d(LayerOptions(depthwise(8, 5), (3, 5), (S8_WEIGHT,), (U8_ACTIVATION,)))
     conv.calibrate_weights()
     scales = {}
     for kernel in (3, 5):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import S8_WEIGHT, W8A8
+from spaces.quant_scheme import S8_WEIGHT, U8_ACTIVATION, W8A8
 from supernet.elastic import ElasticLinear, LayerOptions
 
 
@@ -13,7 +13,7 @@ def spec(inputs: int, outputs: int, **more: object) -> LayerSpec:
 
 
 def test_slices_are_views_of_the_store():
-    linear = ElasticLinear(LayerOptions(spec(32, 10), (1,), (S8_WEIGHT,)))
+    linear = ElasticLinear(LayerOptions(spec(32, 10), (1,), (S8_WEIGHT,), (U8_ACTIVATION,)))
     linear.activate(spec(16, 10))
     assert linear.active_weight().data_ptr() == linear.weight.data_ptr()
     assert linear.bias_view().data_ptr() == linear.bias.data_ptr()
@@ -22,7 +22,7 @@ def test_slices_are_views_of_the_store():
 
 
 def test_quantised_weight_equals_its_integers():
-    linear = ElasticLinear(LayerOptions(spec(32, 10), (1,), (S8_WEIGHT,)))
+    linear = ElasticLinear(LayerOptions(spec(32, 10), (1,), (S8_WEIGHT,), (U8_ACTIVATION,)))
     linear.calibrate_weights()
     linear.activate(spec(24, 10, precision=W8A8))
     assert torch.equal(linear.export_int().dequantize(), linear.active_weight())

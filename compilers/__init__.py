@@ -9,20 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compilers.bundle import BundleInfo, Verification, load_bundle, verify_bundle, write_bundle
-    from compilers.devices import (
-        DEVICES,
-        Build,
-        Device,
-        DeviceConfig,
-        LocalCpu,
-        make_device,
+    from compilers.built import Build
+    from compilers.bundle import (
+        BundleInfo,
+        Verification,
+        load_bundle,
+        read_bundle,
+        run_bundle,
+        verify_bundle,
+        write_bundle,
     )
+    from compilers.devices import DEVICES, Device, DeviceConfig, LocalCpu, make_device
     from compilers.measurement import Measurement, MeasurementConfig, measure_interleaved
 
 _HOME = {
     "DEVICES": "compilers.devices",
-    "Build": "compilers.devices",
+    "Build": "compilers.built",
     "BundleInfo": "compilers.bundle",
     "Device": "compilers.devices",
     "DeviceConfig": "compilers.devices",
@@ -33,6 +35,8 @@ _HOME = {
     "load_bundle": "compilers.bundle",
     "make_device": "compilers.devices",
     "measure_interleaved": "compilers.measurement",
+    "read_bundle": "compilers.bundle",
+    "run_bundle": "compilers.bundle",
     "verify_bundle": "compilers.bundle",
     "write_bundle": "compilers.bundle",
 }
@@ -50,6 +54,8 @@ __all__ = [
     "load_bundle",
     "make_device",
     "measure_interleaved",
+    "read_bundle",
+    "run_bundle",
     "verify_bundle",
     "write_bundle",
 ]

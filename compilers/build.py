@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compilers.built import KernelRecord
 from compilers.errors import BuildError
 from compilers.fusion import KernelGraph
 from compilers.kernel_library import KernelLibrary
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 
 LINKERS = ("ld", "g++", "c++", "gcc", "cc", "clang")
 _ANCHOR = "netcarve_anchor"
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """What executes one layer: `kernel` is the template's class, `symbol` the compiled function."""
-
-    site: str
-    kernel: str
-    symbol: str
 
 
 def kernel_records(graph: KernelGraph, isa: Isa) -> tuple[KernelRecord, ...]:
@@ -86,7 +77,8 @@ def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
                 constants = call.kernel.constants(isa, call.params)
                 arguments = [values[name] for name in call.inputs]
                 arguments += [relax.const(np.ascontiguousarray(array)) for array in constants]
-                out = TensorType(call.kernel.output_shape, call.kernel.output_dtype)
+                dtype = "uint8" if call.params.output is not None else "float32"
+                out = TensorType(call.kernel.output_shape, dtype)
                 values[call.output] = builder.emit(
                     relax.call_dps_packed(call.kernel.symbol(isa), arguments, out)
                 )

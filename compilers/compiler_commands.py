@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from compilers.build import build_library, kernel_records
+from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE
 from compilers.check import compare, tolerance
 from compilers.frontend import trace
 from compilers.fusion import fuse
@@ -21,8 +22,6 @@ from compilers.onnx_export import check_onnx, export_onnx
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
 from supernet.extract import Subnet, load_subnet
-
-INPUT_FILE, OUTPUT_FILE, LIBRARY_FILE = "input.npy", "output.npy", "library.so"
 
 
 def build(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,7 +166,8 @@ class Worker:
                 how = f"signal {signal.Signals(-status).name}"
         tail = self._tail()
         self._kill()
-        return self.error(f"{command} crashed its child process ({how})" + (f": {tail}" * bool(tail)))
+        said = f": {tail}" if tail else ""
+        return self.error(f"{command} crashed its child process ({how}){said}")
 
     def _tail(self) -> str:
         if self._stderr is None:

@@ -76,7 +76,7 @@ class Lifter:
     def _constant(self, expression: Any) -> NDArray[Any] | None:
         if _is_var(expression):
             return self.constants.get(expression.name)
-        value = getattr(expression, "value", None)
+        value: Any = getattr(expression, "value", None)
         return np.asarray(value.numpy()) if hasattr(value, "numpy") else None
 
     def _fail(self, var: Any, what: str) -> UnsupportedOperatorError:
@@ -113,12 +113,12 @@ class Lifter:
         elif operator == "relax.nn.relu":
             self._emit(var, OpKind.RELU, args)
         elif operator in ("relax.mean", "relax.nn.adaptive_avg_pool2d"):
-            shape = self._shape_of(args[0])
+            shape = _shape(args[0])
             if len(shape) != 4 or prod(_shape(var)) != shape[1]:
                 raise self._fail(var, f"{operator} from {shape} to {_shape(var)}")
             self._emit(var, OpKind.MEAN, args)
         elif operator in ("relax.reshape", "relax.expand_dims", "relax.squeeze"):
-            before, after = self._shape_of(args[0]), _shape(var)
+            before, after = _shape(args[0]), _shape(var)
             if prod(before) != max(before) or prod(after) != max(after):
                 raise self._fail(var, f"{operator} from {before} to {after}")
             self._emit(var, OpKind.RESHAPE, args[:1])
@@ -126,9 +126,6 @@ class Lifter:
             self._extern(var, args)
         else:
             raise self._fail(var, f"operator {operator}")
-
-    def _shape_of(self, expression: Any) -> tuple[int, ...]:
-        return _shape(expression)
 
     def _emit(
         self,
@@ -174,7 +171,7 @@ class Lifter:
     def _add(self, var: Any, args: list[Any], constants: list[NDArray[Any] | None]) -> None:
         bias = next((constant for constant in constants if constant is not None), None)
         if bias is None:
-            if self._shape_of(args[0]) != self._shape_of(args[1]):
+            if _shape(args[0]) != _shape(args[1]):
                 raise self._fail(var, "an addition that broadcasts")
             self._emit(var, OpKind.ADD, args)
             return
@@ -205,8 +202,8 @@ class Lifter:
     def _multiply(self, var: Any, args: list[Any]) -> None:
         """`x * s` in either order; the factor per channel comes second."""
         shape = _shape(var)
-        ordered = sorted(args, key=lambda argument: -prod(self._shape_of(argument)))
-        if len(shape) != 4 or self._shape_of(ordered[1]) != (1, shape[1], 1, 1):
+        ordered = sorted(args, key=lambda argument: -prod(_shape(argument)))
+        if len(shape) != 4 or _shape(ordered[1]) != (1, shape[1], 1, 1):
             raise self._fail(var, "a multiplication that is not by one factor per channel")
         self._emit(var, OpKind.MUL, ordered)
 

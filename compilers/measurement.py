@@ -80,7 +80,7 @@ class Measurement:
 
 def measure_interleaved(
     functions: Sequence[Callable[[], object]],
-    config: MeasurementConfig = MeasurementConfig(),  # noqa: B008 - immutable
+    config: MeasurementConfig = MeasurementConfig(),
     twin: Callable[[], object] | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:

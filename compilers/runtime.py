@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ FORMAT = 1
 _NOISE = ("Warning: Scope Saving", "Warning: Scope Loaded")
 
 
-class RuntimeFailure(Exception):
+class BundleRuntimeError(Exception):
     """A bundle cannot be run here: the message says why and names the file or the value."""
 
 
@@ -36,19 +37,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a bundle folder.
 
     Raises:
-        RuntimeFailure: It is missing, not JSON, or of another format.
+        BundleRuntimeError: It is missing, not JSON, or of another format.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
     except OSError as error:
-        raise RuntimeFailure(f"{path}: not a bundle: {error.strerror}") from error
+        raise BundleRuntimeError(f"{path}: not a bundle: {error.strerror}") from error
     except ValueError as error:
-        raise RuntimeFailure(f"{path}: corrupt: {error}") from error
+        raise BundleRuntimeError(f"{path}: corrupt: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RuntimeFailure(f"{path}: not a bundle manifest of format {FORMAT}")
+        raise BundleRuntimeError(f"{path}: not a bundle manifest of format {FORMAT}")
     if not isinstance(manifest.get("files"), dict) or "library" not in manifest:
-        raise RuntimeFailure(f"{path}: corrupt: no table of files")
+        raise BundleRuntimeError(f"{path}: corrupt: no table of files")
     return manifest
 
 
@@ -56,30 +57,30 @@ def check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
     """Compare every file with the manifest, before anything of the bundle is loaded.
 
     Raises:
-        RuntimeFailure: A file is missing or differs from its recorded SHA-256, or the manifest
+        BundleRuntimeError: A file is missing or differs from its recorded SHA-256, or the manifest
             names a path outside the folder; the message names it.
     """
     for name, entry in sorted(manifest["files"].items()):
         if name in ("", ".", "..", MANIFEST) or {"/", "\\", "\0"} & set(name):
-            raise RuntimeFailure(f"{folder / MANIFEST}: corrupt: file name {name!r}")
+            raise BundleRuntimeError(f"{folder / MANIFEST}: corrupt: file name {name!r}")
         path = folder / name
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise RuntimeFailure(f"{path}: missing: {error.strerror}") from error
+            raise BundleRuntimeError(f"{path}: missing: {error.strerror}") from error
         expected = entry.get("sha256") if isinstance(entry, dict) else None
         if found != expected:
-            raise RuntimeFailure(f"{path}: corrupt: its SHA-256 is {found}, not {expected}")
+            raise BundleRuntimeError(f"{path}: corrupt: its SHA-256 is {found}, not {expected}")
     if manifest["library"] not in manifest["files"]:
-        raise RuntimeFailure(f"{folder / MANIFEST}: corrupt: its library has no recorded hash")
+        raise BundleRuntimeError(f"{folder / MANIFEST}: corrupt: its library has no recorded hash")
 
 
 def check_cpu(manifest: dict[str, Any]) -> None:
     """Make sure that this processor has the instructions of the library.
 
     Raises:
-        RuntimeFailure: It lacks some; the message lists them.
+        BundleRuntimeError: It lacks some; the message lists them.
     """
     needed = set(manifest.get("cpu_flags", []))
     have: set[str] = set()
@@ -88,7 +89,7 @@ def check_cpu(manifest: dict[str, Any]) -> None:
             have = set(line.partition(":")[2].split())
             break
     if missing := needed - have:
-        raise RuntimeFailure(
+        raise BundleRuntimeError(
             f"this CPU lacks {', '.join(sorted(missing))}; the bundle was compiled for "
             f"{manifest.get('isa')}"
         )
@@ -128,8 +129,12 @@ class Model:
         from tvm.runtime.vm import VirtualMachine
 
         self._tensor = tvm.runtime.tensor
-        with _without_noise():
-            module = tvm.runtime.load_module(str(library.resolve()))
+        # The dynamic linker knows libraries by path: a private copy is never confused with
+        # another library that was loaded from the same place before.
+        with tempfile.TemporaryDirectory(prefix="netcarve-") as folder, _without_noise():
+            copy = Path(folder) / "library.so"
+            shutil.copyfile(library, copy)
+            module = tvm.runtime.load_module(str(copy))
             self._machine = VirtualMachine(module, tvm.cpu())
         self.main = self._machine["main"]
 
@@ -140,7 +145,7 @@ class Model:
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits [n, classes] float32 of inputs [n, C, H, W] or [n, C] float32."""
         if len(x) == 0:
-            raise RuntimeFailure(f"no inputs: shape {x.shape}")
+            raise BundleRuntimeError(f"no inputs: shape {x.shape}")
         rows = [self.main(self.tensor(x[i : i + 1])).numpy() for i in range(len(x))]
         return np.concatenate(rows)
 
@@ -149,7 +154,7 @@ def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
     """Check a bundle's hashes and its processor, then load it.
 
     Raises:
-        RuntimeFailure: see `read_manifest`, `check_hashes`, `check_cpu`.
+        BundleRuntimeError: see `read_manifest`, `check_hashes`, `check_cpu`.
     """
     manifest = read_manifest(folder)
     check_hashes(folder, manifest)
@@ -165,17 +170,17 @@ def read_input(path: Path, shape: list[int]) -> NDArray[np.float32]:
         shape: Shape of one input with batch 1: [1, C, H, W].
 
     Raises:
-        RuntimeFailure: The file cannot be read, or its shape or dtype does not fit.
+        BundleRuntimeError: The file cannot be read, or its shape or dtype does not fit.
     """
     try:
         x = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise RuntimeFailure(f"{path}: not a readable .npy file: {error}") from error
+        raise BundleRuntimeError(f"{path}: not a readable .npy file: {error}") from error
     if list(x.shape) == shape[1:]:
         x = x[None]
     if list(x.shape[1:]) != shape[1:] or x.dtype.kind not in "fiu" or len(x) == 0:
         expected = ", ".join(map(str, ["n", *shape[1:]]))
-        raise RuntimeFailure(f"{path}: {x.dtype} {x.shape}; expected float32 [{expected}]")
+        raise BundleRuntimeError(f"{path}: {x.dtype} {x.shape}; expected float32 [{expected}]")
     return x.astype(np.float32)
 
 
@@ -185,14 +190,14 @@ def compare(
     """The largest difference of two arrays of logits, relative to the largest expected logit.
 
     Raises:
-        RuntimeFailure: It exceeds `tolerance`, or the shapes differ, or a value is not finite.
+        BundleRuntimeError: It exceeds `tolerance`, or the shapes differ, or a value is not finite.
     """
     if found.shape != expected.shape:
-        raise RuntimeFailure(f"output has shape {found.shape}, expected {expected.shape}")
+        raise BundleRuntimeError(f"output has shape {found.shape}, expected {expected.shape}")
     scale = max(float(np.abs(expected).max()), 1e-6)
     difference = float(np.abs(found - expected).max()) / scale
     if not difference <= tolerance:
-        raise RuntimeFailure(
+        raise BundleRuntimeError(
             f"outputs differ by {difference:.2e} of the largest logit; allowed: {tolerance:.0e}"
         )
     return difference
@@ -217,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
             np.save(options.output, logits)
         elif options.input is not None:
             print(json.dumps({"logits": logits.tolist(), "classes": logits.argmax(1).tolist()}))
-    except (RuntimeFailure, ImportError) as error:
+    except (BundleRuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -36,10 +36,12 @@ def _commands(role: str) -> dict[str, Command]:
     if role == "runtime":
         # TVM's Python package imports torch where it finds it; nothing here needs it.
         sys.modules["torch"] = None  # type: ignore[assignment]
-        from compilers.runtime_commands import COMMANDS
-    else:
-        from compilers.compiler_commands import COMMANDS
-    return COMMANDS
+        from compilers import runtime_commands
+
+        return dict(runtime_commands.COMMANDS)
+    from compilers import compiler_commands
+
+    return dict(compiler_commands.COMMANDS)
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def main() -> None:
 def _message(error: Exception) -> str:
     from spaces.errors import NetcarveError
 
-    known = isinstance(error, NetcarveError) or type(error).__name__ == "RuntimeFailure"
+    known = isinstance(error, NetcarveError) or type(error).__name__ == "BundleRuntimeError"
     return str(error) if known else f"{type(error).__name__}: {error}"[:1500]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compilers.devices.base import DEVICES, Build, Device, DeviceConfig, make_device
+from compilers.built import Build
+from compilers.devices.base import DEVICES, Device, DeviceConfig, make_device
 from compilers.devices.local import LocalCpu
 
 __all__ = ["DEVICES", "Build", "Device", "DeviceConfig", "LocalCpu", "make_device"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compilers.build import KernelRecord
-from compilers.errors import BuildError
+from compilers.built import Build
 from spaces.capabilities import DeviceCapabilities
 from spaces.layer_spec import LayerSpec
 from spaces.registry import Registry
@@ -27,9 +24,6 @@ if TYPE_CHECKING:
 
 DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
 """Kinds of devices by name; the `kind` of a `DeviceConfig`."""
-
-BUILD_FILE = "build.json"
-
 
 class DeviceConfig(BaseModel):
     """What a user writes about a device.
@@ -50,71 +44,6 @@ class DeviceConfig(BaseModel):
     isa: Literal["native", "avx512_vnni", "avx512", "avx2"] = "native"
     threads: int = 1
     batch: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """A compiled subnet in a folder, checked against its module.
-
-    The folder holds `library.so`, the subnet (`subnet.safetensors`, `subnet.json`), a sample
-    `input.npy` with the module's `output.npy`, and `build.json` (this record).
-
-    Attributes:
-        folder: Where it lies.
-        specs: The subnet's layers.
-        isa: Instruction set of the library.
-        cpu_flags: Processor flags that the library needs.
-        input_shape: [1, C, H, W].
-        kernels: The kernel of every call, in execution order.
-        tolerance: Allowed difference of logits, relative to the largest.
-        difference: The difference found on the sample input.
-        seconds: Duration of lowering, compilation and linking.
-    """
-
-    folder: Path
-    specs: tuple[LayerSpec, ...]
-    isa: str
-    cpu_flags: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    kernels: tuple[KernelRecord, ...]
-    tolerance: float
-    difference: float
-    seconds: float
-
-    @property
-    def library(self) -> Path:
-        """The shared library."""
-        return self.folder / "library.so"
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields but the folder, as a JSON object."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name != "folder"}
-        data["specs"] = [spec.to_json() for spec in self.specs]
-        data["kernels"] = [asdict(record) for record in self.kernels]
-        return data
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Build:
-        """The build in `folder`.
-
-        Raises:
-            BuildError: There is none, or its record is damaged.
-        """
-        path = Path(folder) / BUILD_FILE
-        try:
-            data = json.loads(path.read_text())
-            return cls(
-                **{
-                    **data,
-                    "folder": Path(folder),
-                    "specs": tuple(map(LayerSpec.from_json, data["specs"])),
-                    "kernels": tuple(KernelRecord(**record) for record in data["kernels"]),
-                    "cpu_flags": tuple(data["cpu_flags"]),
-                    "input_shape": tuple(data["input_shape"]),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BuildError(f"no readable build in {path}: {error}") from error
 
 
 class Device(ABC):

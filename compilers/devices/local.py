@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.devices.base import BUILD_FILE, DEVICES, Build, Device, DeviceConfig
+from compilers.built import BUILD_FILE, INPUT_FILE, Build
+from compilers.devices.base import DEVICES, Device, DeviceConfig
 from compilers.errors import BuildError, DeviceError, MeasurementError, TargetError
 from compilers.isolation import Worker
 from compilers.measurement import Measurement, MeasurementConfig
@@ -88,7 +89,7 @@ class LocalCpu(Device):
             sample = np.random.default_rng(0).random(shape, dtype=np.float32)
         with atomic_directory(out_dir) as folder:
             save_subnet(subnet, folder)
-            np.save(folder / "input.npy", np.ascontiguousarray(sample, np.float32))
+            np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
             request = {
                 "folder": str(folder),
                 "isa": self.isa.name,

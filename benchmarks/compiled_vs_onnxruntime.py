@@ -1,0 +1,164 @@
+"""Compiled subnets against ONNX Runtime on the same ONNX models: one thread, batch 1.
+
+Five random float32 and five random W8A8 subnets of `mobilenetv3_digits` (untrained, calibrated on
+digits) are compiled, exported, checked, and timed interleaved in a process of its own that is
+pinned to one processor. ONNX Runtime gets its default optimisations, one thread, a fixed batch
+and bound input and output.
+
+    python benchmarks/compiled_vs_onnxruntime.py [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPACE = "mobilenetv3_digits"
+SUBNETS = 5
+SEED = 20
+TARGETS = {"fp32_geomean": ["<=", 1.0], "int8_geomean": ["<=", 1.0]}
+
+
+def prepare(folder: Path) -> list[dict[str, Any]]:
+    """Build and export the subnets; one entry per subnet for `measure`."""
+    import torch
+
+    from compilers import DeviceConfig, LocalCpu
+    from spaces import get_space
+    from spaces.population import sample
+    from supernet import DataConfig, build_supernet, load_data, resize
+    from supernet import prepare as extract
+
+    torch.manual_seed(SEED)
+    space = get_space(SPACE)
+    supernet, data = build_supernet(space), load_data(DataConfig())
+    rng = np.random.default_rng(SEED)
+    entries = []
+    with LocalCpu(DeviceConfig(name="benchmark")) as device:
+        for name, bits in (("fp32", 32), ("int8", 8)):
+            restricted = space.restrict(choices={"*.w_bits": [bits]})
+            for index, row in enumerate(sample(restricted, SUBNETS, rng)):
+                config = restricted.from_indices(row)
+                images = data.train.images[:128]
+                supernet.calibrate([(config, resize(images, config["resolution"]))])
+                subnet = extract(supernet, config, data)
+                sample_input = resize(data.selection.images[:8], subnet.resolution).numpy()
+                label = f"{name}-{index}"
+                build = device.build(subnet, subnet.specs, folder / label, sample_input)
+                difference = device.export_onnx(build, folder / f"{label}.onnx")
+                print(
+                    f"built {label}: resolution {subnet.resolution}, {len(build.kernels)} kernels, "
+                    f"{build.seconds:.1f} s, differs {build.difference:.0e} (ONNX {difference:.0e})"
+                )
+                entries.append(
+                    {
+                        "label": label,
+                        "precision": name,
+                        "library": str(build.library),
+                        "onnx": str(folder / f"{label}.onnx"),
+                        "input": str(build.folder / "input.npy"),
+                    }
+                )
+    return entries
+
+
+def measure(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Time every library and its ONNX twin interleaved; run in a process without torch."""
+    from compilers.measurement import MeasurementConfig, measure_interleaved
+    from compilers.runtime import Model
+
+    functions: list[Callable[[], object]] = []
+    for entry in entries:
+        x = np.load(entry["input"])[:1]
+        functions += [_compiled(Model(Path(entry["library"])), x), _onnxruntime(entry["onnx"], x)]
+    twin = _compiled(Model(Path(entries[0]["library"])), np.load(entries[0]["input"])[:1])
+    config = MeasurementConfig(min_repeats=100, max_repeats=600)
+    measured = measure_interleaved(functions, config, twin)
+    return [
+        {**entry, "compiled": ours.to_json(), "onnxruntime": theirs.to_json()}
+        for entry, ours, theirs in zip(entries, measured[::2], measured[1::2], strict=True)
+    ]
+
+
+def _compiled(model: Any, x: Any) -> Callable[[], object]:
+    tensor, main = model.tensor(x), model.main
+    return lambda: main(tensor)
+
+
+def _onnxruntime(path: str, x: Any) -> Callable[[], object]:
+    from compilers.onnx_export import ort_session
+
+    session = ort_session(Path(path), batch=1)
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, x)
+    binding.bind_output(session.get_outputs()[0].name)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def _child(folder: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    given, returned = folder / "entries.json", folder / "measured.json"
+    given.write_text(json.dumps(entries))
+    root = str(Path(__file__).resolve().parent.parent)
+    subprocess.run(
+        [sys.executable, __file__, "--measure", str(given), str(returned)],
+        check=True,
+        env={**os.environ, "TVM_USE_RUNTIME_LIB": "1", "PYTHONPATH": root},
+    )
+    return json.loads(returned.read_text())
+
+
+def _measure_files(given: str, returned: str) -> None:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    entries = json.loads(Path(given).read_text())
+    Path(returned).write_text(json.dumps(measure(entries)))
+
+
+def geomean(values: list[float]) -> float:
+    """The geometric mean of positive numbers."""
+    return exp(sum(map(log, values)) / len(values))
+
+
+def main() -> None:
+    """Print the table and, with --json, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        _measure_files(*options.measure)
+        return
+    with tempfile.TemporaryDirectory(prefix="netcarve-benchmark-") as scratch:
+        rows = _child(Path(scratch), prepare(Path(scratch)))
+    ratios: dict[str, list[float]] = {"fp32": [], "int8": []}
+    print(f"\n{'subnet':<8} {'netcarve us':>12} {'ONNX Runtime us':>16} {'ratio':>7}   p10..p90 us")
+    for row in rows:
+        ours, theirs = row["compiled"], row["onnxruntime"]
+        ratio = ours["median_ms"] / theirs["median_ms"]
+        ratios[row["precision"]].append(ratio)
+        print(
+            f"{row['label']:<8} {ours['median_ms'] * 1e3:>12.1f} {theirs['median_ms'] * 1e3:>16.1f}"
+            f" {ratio:>7.3f}   {ours['p10_ms'] * 1e3:.1f}..{ours['p90_ms'] * 1e3:.1f}"
+            f" / {theirs['p10_ms'] * 1e3:.1f}..{theirs['p90_ms'] * 1e3:.1f}"
+        )
+    figures = {f"{name}_geomean": geomean(values) for name, values in ratios.items()}
+    figures["aa_ratio"] = rows[0]["compiled"]["aa_ratio"]
+    for name, value in figures.items():
+        bound = " ".join(map(str, TARGETS[name])) if name in TARGETS else ""
+        print(f"{name} {value:.3f} {bound}")
+    if options.json:
+        options.json.write_text(json.dumps({"figures": figures, "targets": TARGETS}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

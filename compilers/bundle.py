@@ -1,0 +1,274 @@
+"""Bundles: what a user deploys. Written whole or not at all, verified before anything is loaded.
+
+A bundle is a folder (and the same as .tar.gz):
+
+    library.so            the compiled subnet with its packed weights
+    subnet.safetensors    its weights in the on-disk layout; `supernet.load_subnet(folder)`
+    subnet.json           its layers
+    model.onnx            the ONNX twin (QDQ where quantised)
+    input.npy output.npy  a sample and the extracted module's logits
+    run.py                runs the bundle with numpy and the TVM runtime only
+    manifest.json         everything else, and the SHA-256 of every file
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import compilers.runtime as bundle_runtime
+from compilers.archive import extract_archive, write_archive
+from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE, Build, KernelRecord
+from compilers.check import compare
+from compilers.errors import BundleError, CompilerError
+from compilers.measurement import Measurement
+from compilers.runtime import FORMAT, MANIFEST, BundleRuntimeError
+from spaces.cost import cost
+from spaces.files import atomic_directory, atomic_write_text, sha256_file
+from spaces.layer_spec import LayerSpec
+
+if TYPE_CHECKING:
+    from compilers.devices.base import Device
+
+_COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE, OUTPUT_FILE)
+_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInfo:
+    """What the search knows about a subnet, for its bundle's manifest.
+
+    Attributes:
+        config: Gene names and values.
+        space: Name or JSON form of the search space.
+        accuracy: Accuracy of the *binary* on the report split, 0 to 1.
+        measured: Latency of the binary.
+        predicted_ms: What the predictor had said, ms.
+        predicted_std_ms: Its uncertainty, ms.
+        extra: Anything else worth keeping (job, seed, data set), JSON values.
+    """
+
+    config: Mapping[str, Any]
+    space: Any
+    accuracy: float | None = None
+    measured: Measurement | None = None
+    predicted_ms: float | None = None
+    predicted_std_ms: float | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify_bundle` found.
+
+    Attributes:
+        files: Number of files whose hashes match.
+        difference: Largest difference of logits, relative to the largest.
+        measurement: The latency here and now; None when it was not measured again.
+    """
+
+    files: int
+    difference: float
+    measurement: Measurement | None
+
+
+def write_bundle(
+    path: str | Path,
+    build: Build,
+    device: Device,
+    info: BundleInfo,
+    archive: bool = True,
+) -> Path:
+    """Write the bundle of `build` to the folder `path`, and `path`.tar.gz.
+
+    Args:
+        path: The folder; an existing one is replaced.
+        build: The compiled subnet.
+        device: What it was built for.
+        info: What the search knows about it.
+        archive: Whether to write the .tar.gz too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MismatchError: The ONNX twin's outputs differ from the module's.
+        CompilerError: The ONNX export failed.
+    """
+    target = Path(path)
+    with atomic_directory(target) as folder:
+        for name in _COPIED:
+            shutil.copyfile(build.folder / name, folder / name)
+        shutil.copyfile(bundle_runtime.__file__, folder / "run.py")
+        onnx_difference = device.export_onnx(build, folder / "model.onnx")
+        manifest = _manifest(build, device, info)
+        manifest["onnx_difference"] = onnx_difference
+        manifest["files"] = {
+            file.name: {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+            for file in sorted(folder.iterdir())
+        }
+        atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    if archive:
+        write_archive(target, target.with_name(target.name + ".tar.gz"))
+    return target
+
+
+def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
+    total = cost(build.specs)
+    return {
+        "format": FORMAT,
+        "library": LIBRARY_FILE,
+        "sample": {"input": INPUT_FILE, "output": OUTPUT_FILE},
+        "input_shape": list(build.input_shape),
+        "tolerance": build.tolerance,
+        "difference": build.difference,
+        "isa": build.isa,
+        "cpu_flags": list(build.cpu_flags),
+        "device": device.config.model_dump(),
+        "hardware": device.probe().hardware,
+        "config": dict(info.config),
+        "space": info.space,
+        "accuracy": info.accuracy,
+        "latency": {
+            "measured": info.measured.to_json() if info.measured else None,
+            "predicted_ms": info.predicted_ms,
+            "predicted_std_ms": info.predicted_std_ms,
+        },
+        "cost": {"macs": total.macs, "params": total.params, "bytes": total.bytes},
+        "layers": [spec.to_json() for spec in build.specs],
+        "kernels": [asdict(record) for record in build.kernels],
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "extra": dict(info.extra or {}),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Path]:
+    """The folder of a bundle that is a folder or a .tar.gz; the latter is unpacked meanwhile.
+
+    Raises:
+        BundleError: There is no bundle, or the archive is damaged or unsafe.
+    """
+    source = Path(path)
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise BundleError(f"{source}: no such bundle")
+    with tempfile.TemporaryDirectory(prefix="netcarve-bundle-") as scratch:
+        folder = Path(scratch) / "bundle"
+        extract_archive(source, folder)
+        yield folder
+
+
+def read_bundle(path: str | Path) -> dict[str, Any]:
+    """The manifest of a bundle whose hashes all match; nothing is loaded.
+
+    Raises:
+        BundleError: A file is missing or corrupt; the message names it.
+    """
+    with opened(path) as folder:
+        return _checked_manifest(folder)
+
+
+def _checked_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = bundle_runtime.read_manifest(folder)
+        bundle_runtime.check_hashes(folder, manifest)
+    except BundleRuntimeError as error:
+        raise BundleError(str(error)) from error
+    return manifest
+
+
+def run_bundle(path: str | Path, x: str | Path | None = None) -> NDArray[np.float32]:
+    """Logits [n, classes] of the inputs in a .npy file, or of the bundle's sample, in-process.
+
+    Needs numpy and the TVM runtime only.
+
+    Raises:
+        BundleError: The bundle is corrupt or not for this processor, or the input does not fit.
+    """
+    with opened(path) as folder:
+        try:
+            model, manifest = bundle_runtime.load_bundle(folder)
+            source = Path(x) if x is not None else folder / manifest["sample"]["input"]
+            return model(bundle_runtime.read_input(source, manifest["input_shape"]))
+        except (BundleRuntimeError, KeyError, ImportError) as error:
+            raise BundleError(f"{path}: {error}") from error
+
+
+def load_bundle(path: str | Path) -> Build:
+    """The build inside a bundle folder, after its hashes were checked.
+
+    Raises:
+        BundleError: The bundle is corrupt, or was not written by this version.
+    """
+    manifest = _checked_manifest(Path(path))
+    try:
+        return Build(
+            folder=Path(path),
+            specs=tuple(map(LayerSpec.from_json, manifest["layers"])),
+            isa=manifest["isa"],
+            cpu_flags=tuple(manifest["cpu_flags"]),
+            input_shape=tuple(manifest["input_shape"]),
+            kernels=tuple(KernelRecord(**record) for record in manifest["kernels"]),
+            tolerance=float(manifest["tolerance"]),
+            difference=float(manifest["difference"]),
+            seconds=0.0,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{Path(path) / MANIFEST}: corrupt: {error}") from error
+
+
+def verify_bundle(
+    path: str | Path, device: Device | None = None, measure: bool = True
+) -> Verification:
+    """Check a bundle: hashes first, then the processor, outputs, and the latency here.
+
+    Args:
+        path: Folder or .tar.gz.
+        device: Where to run it; this CPU with the bundle's ISA when None.
+        measure: Whether to measure again.
+
+    Raises:
+        BundleError: A file is missing, corrupt, or not for this processor; or outputs differ.
+    """
+    from compilers.devices import DeviceConfig, LocalCpu
+
+    with opened(path) as folder:
+        build = load_bundle(folder)
+        try:
+            bundle_runtime.check_cpu(bundle_runtime.read_manifest(folder))
+            x, expected = (
+                np.load(folder / name, allow_pickle=False) for name in (INPUT_FILE, OUTPUT_FILE)
+            )
+        except (BundleRuntimeError, OSError, ValueError) as error:
+            raise BundleError(f"{path}: {error}") from error
+        with contextlib.ExitStack() as stack:
+            if device is None:
+                config = DeviceConfig.model_validate({"name": "this-cpu", "isa": build.isa})
+                device = stack.enter_context(LocalCpu(config))
+            try:
+                difference = compare(device.run(build, x), expected, build.tolerance)
+                measured = device.time([build])[0] if measure else None
+            except CompilerError as error:
+                raise BundleError(f"{path}: {error}") from error
+        files = len(bundle_runtime.read_manifest(folder)["files"])
+    return Verification(files, difference, measured)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
@@ -90,8 +92,32 @@ def upgrade(engine: Engine) -> None:
             return
     from alembic import command
 
-    with engine.execution_options(**{WRITES: True}).begin() as connection:
+    writer = engine.execution_options(**{WRITES: True})
+    with (
+        writer.connect() as connection,
+        _without_foreign_keys(connection),
+        connection.begin(),
+    ):
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
         if needs_upgrade(connection):
             command.upgrade(alembic_config(connection), "head")
+            if connection.dialect.name == "sqlite":
+                broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+                assert not broken, f"an upgrade broke references: {broken}"
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    # SQLite changes a table by copying and dropping it; with enforcement on, dropping a table that
+    # others refer to fails. The setting cannot change inside a transaction.
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()

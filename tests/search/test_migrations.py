@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from search.errors import NewerDatabaseError
 from search.models import Base
@@ -68,6 +70,42 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     with Store(f"sqlite:///{path}") as store:
         assert store.devices.devices() == []
     assert path.read_bytes() == before
+
+
+NEXT_REVISION = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "0002", "0001"
+
+def upgrade():
+    # "always" copies and drops the table, as SQLite needs for most changes.
+    recreate = "always" if op.get_bind().dialect.name == "sqlite" else "never"
+    with op.batch_alter_table("device", recreate=recreate) as device:
+        device.add_column(sa.Column("vendor", sa.Text(), nullable=False, server_default="any"))
+"""
+
+
+def test_an_older_database_is_upgraded_when_opened_and_keeps_its_rows(
+    empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert revisions() == ["0001"], "move this test's revision to the next number"
+    with Store(empty_database) as store:
+        store.devices.record_device("cpu", {"isa": "avx2"}, {})
+        store.devices.record_space("cpu", "small", "base", {}, "")
+    newer = tmp_path / "migrations"
+    shutil.copytree(ROOT / "migrations", newer)
+    (newer / "versions" / "v0002_vendor.py").write_text(NEXT_REVISION)
+    with monkeypatch.context() as patch:
+        patch.setattr("search.store_schema.files", lambda _package: newer)
+        with Store(empty_database) as store:
+            assert store.devices.device("cpu").config == {"isa": "avx2"}
+            assert [row.device for row in store.devices.spaces()] == ["cpu"]
+            with store.reading() as session:
+                assert session.execute(text("SELECT vendor FROM device")).scalar() == "any"
+            with pytest.raises(IntegrityError), store.writing() as session:
+                session.execute(text("DELETE FROM device"))
+    with pytest.raises(NewerDatabaseError, match="'0002'"):
+        Store(empty_database)
 
 
 def test_a_database_of_a_newer_version_is_refused_untouched(empty_database: str) -> None:

@@ -30,7 +30,7 @@ class DataConfig(BaseModel):
     Attributes:
         name: `digits` (scikit-learn's 8x8 handwritten digits) or `npz`.
         path: For `npz`: a file with `images` [n, h, w] or [n, c, h, w] and integer `labels` [n].
-            Integer images are divided by the largest value of their dtype.
+            Integer images hold 0 to 255, float images 0 to 1.
         seed: Decides the stratified split.
         selection_share: Share of the images in the selection split.
         report_share: Share of the images in the report split.
@@ -138,13 +138,15 @@ def _npz(path: Path | None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
             f"{path} has images {images.shape} and {labels.dtype} labels {labels.shape}; "
             "allowed: images [n, h, w] or [n, c, h, w] and integer labels [n]"
         )
-    if images.dtype.kind in "iu":
-        images = images / np.iinfo(images.dtype).max
-    elif images.dtype.kind != "f":
+    if images.dtype.kind not in "iuf":
         raise DataError(f"{path} has images of dtype {images.dtype}; allowed: numbers")
-    images = images.astype(np.float32)
-    if not np.isfinite(images).all():
-        raise DataError(f"{path} has images with values that are not finite")
+    largest = 255 if images.dtype.kind in "iu" else 1
+    if images.size and not (images.min() >= 0 and images.max() <= largest):
+        raise DataError(
+            f"{path} has {images.dtype} images from {images.min()} to {images.max()}; "
+            f"allowed: 0 to {largest}"
+        )
+    images = (images / largest).astype(np.float32)
     return images, labels.astype(np.int64)
 
 

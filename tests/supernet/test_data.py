@@ -105,9 +105,10 @@ def test_unreadable_files_are_typed_errors(tmp_path):
     config = write(tmp_path / "pickle.npz", objects, np.repeat([0, 1], 10))
     with pytest.raises(DataError, match="pickle"):
         load_data(config)
-    infinite = np.full((20, 8, 8), np.nan, np.float32)
-    with pytest.raises(DataError, match="not finite"):
-        load_data(write(tmp_path / "nan.npz", infinite, np.repeat([0, 1], 10)))
+    for value, dtype in ((np.nan, np.float32), (1.5, np.float32), (-1, int), (256, int)):
+        images = np.full((20, 8, 8), value, dtype)
+        with pytest.raises(DataError, match="allowed: 0 to (1|255)"):
+            load_data(write(tmp_path / "range.npz", images, np.repeat([0, 1], 10)))
     with pytest.raises(DataError, match="needs a path"):
         load_data(DataConfig(name="npz"))
 

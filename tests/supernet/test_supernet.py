@@ -74,14 +74,14 @@ def test_float_subnet_equals_the_active_supernet(calibrated, tiny_space, digits,
 @given(seed=st.integers(0, 10**6))
 def test_integer_subnet_equals_the_fake_quantised_supernet(calibrated, tiny_space, digits, seed):
     """A rounding that falls on the other side of a half moves an activation by one of its 255
-    steps; the mean logit moves by less than 3 % of the logits' spread."""
+    steps; the mean logit moves by less than 4 % of the logits' spread."""
     config = random_config(tiny_space, seed)
     images = activated(calibrated, config, digits)
     with torch.no_grad():
         expected = calibrated(images)
         got = calibrated.extract(config)(images)
     spread = expected.std()
-    assert (got - expected).abs().mean() < 0.03 * spread
+    assert (got - expected).abs().mean() < 0.04 * spread
     assert (got - expected).abs().max() < 0.3 * spread
 
 

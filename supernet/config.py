@@ -38,8 +38,8 @@ class SupernetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: Annotated[int, Field(ge=0)] = 0
-    warmup_epochs: Positive = 20
-    epochs: Positive = 30
+    warmup_epochs: Positive = 12
+    epochs: Positive = 28
     batch_size: Annotated[int, Field(ge=8)] = 64
     random_configs: Positive = 2
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 4e-3

@@ -107,7 +107,7 @@ def test_unreadable_files_are_typed_errors(tmp_path):
         load_data(config)
     for value, dtype in ((np.nan, np.float32), (1.5, np.float32), (-1, int), (256, int)):
         images = np.full((20, 8, 8), value, dtype)
-        with pytest.raises(DataError, match="allowed: 0 to (1|255)"):
+        with pytest.raises(DataError, match=r"allowed: 0 to (1|255)"):
             load_data(write(tmp_path / "range.npz", images, np.repeat([0, 1], 10)))
     with pytest.raises(DataError, match="needs a path"):
         load_data(DataConfig(name="npz"))

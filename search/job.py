@@ -6,6 +6,7 @@ Each folder owns the model of its section; this one composes them.
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Strategy(StrEnum):
+    """Where candidates come from: evolution on predictors, or (as a baseline) chance."""
+
+    EVOLUTION = "evolution"
+    RANDOM = "random"
+
+
 class SearchSettings(_Section):
     """The budget of the search, per device.
 
     Attributes:
+        strategy: Where candidates come from.
         reference_configs: Configs measured first, from which the latency predictor adapts.
         generations: Rounds of verified evaluations after them.
         batch: Configs verified per round.
@@ -38,6 +47,7 @@ class SearchSettings(_Section):
         inner_generations: Generations of the inner evolution, on predictions only, per round.
     """
 
+    strategy: Strategy = Strategy.EVOLUTION
     reference_configs: Annotated[int, Field(ge=5)] = 10
     generations: Annotated[int, Field(ge=0)] = 6
     batch: Count = 6

@@ -221,6 +221,15 @@ def job_space(job: JobRow) -> SearchSpace:
     return SearchSpace.from_json(job.spec["space"])
 
 
+def job_problem(job: JobRow) -> Problem:
+    """The job's objectives and constraints."""
+    settings = job.spec["settings"]
+    return Problem(
+        tuple(map(Objective.model_validate, settings["objectives"])),
+        tuple(map(Constraint.model_validate, settings["constraints"])),
+    )
+
+
 def device_results(
     store: Store, job: JobRow, device: str, through: int | None = None
 ) -> DeviceResults:
@@ -259,15 +268,10 @@ def device_results(
                 **{name: row.extra.get(name) for name in _PREDICTIONS},
             )
         )
-    settings = job.spec["settings"]
-    problem = Problem(
-        tuple(map(Objective.model_validate, settings["objectives"])),
-        tuple(map(Constraint.model_validate, settings["constraints"])),
-    )
     return DeviceResults(
         space,
         verified,
-        problem,
+        job_problem(job),
         {
             row.config_key: float(row.metrics["report_accuracy"])
             for row in store.results.bundles(job.id, device=device)

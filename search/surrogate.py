@@ -1,0 +1,96 @@
+"""What the search believes about subnets that it has not verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors import AccuracyPredictor, RidgeLatencyPredictor
+from search.results import Verified
+from spaces import LayerSpec, Population, SearchSpace, cost
+
+FloatArray = NDArray[np.float64]
+Prediction = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class MetricSurrogate:
+    """Predicts every metric of a problem: latency and accuracy learnt, costs exact.
+
+    Attributes:
+        space: The device's space.
+        latency: Fitted on the device's measurements.
+        accuracy: Fitted on verified accuracies; None while there are too few.
+        likelihood: Fitted on exp(-loss), which lies in 0..1 as an accuracy does.
+    """
+
+    space: SearchSpace
+    latency: RidgeLatencyPredictor
+    accuracy: AccuracyPredictor
+    likelihood: AccuracyPredictor | None
+
+    def predict(self, population: Population) -> Mapping[str, Prediction]:
+        """Metric name -> (mean, std), (n,) each, in base units; std 0 where it is exact."""
+        exact = np.zeros(len(population))
+        costs = self.space.slot_features(population, _slot_costs).sum(axis=1)
+        found: dict[str, Prediction] = {
+            "latency": self.latency.predict(population),
+            "accuracy": self.accuracy.predict(population),
+            "macs": (costs[:, 0], exact),
+            "params": (costs[:, 1], exact),
+            "size": (costs[:, 2], exact),
+        }
+        if self.likelihood is not None:
+            mean, std = self.likelihood.predict(population)
+            mean = np.maximum(mean, 1e-6)
+            found["loss"] = (-np.log(mean), std / mean)
+        return found
+
+
+def fit_surrogate(
+    space: SearchSpace, verified: Sequence[Verified], evaluated: Sequence[Verified]
+) -> MetricSurrogate | None:
+    """Learn from everything verified so far.
+
+    Args:
+        space: The device's space.
+        verified: Verified for this device: latencies.
+        evaluated: Verified for any device of the job: accuracies. Those that are no points of
+            `space` are left out.
+
+    Returns:
+        None while there are too few samples for a predictor.
+    """
+    # By key: the order in which parallel evaluations ended must not matter.
+    timed = sorted((v for v in verified if space.contains(v.config)), key=_key)
+    distinct = {v.config.key: v for v in evaluated if space.contains(v.config)}
+    scored = sorted(distinct.values(), key=_key)
+    if len(timed) < RidgeLatencyPredictor.min_samples:
+        return None
+    if len(scored) < AccuracyPredictor.min_samples:
+        return None
+    latency = RidgeLatencyPredictor(space)
+    latency.fit(_rows(space, timed), np.array([v.measured_ms for v in timed]))
+    rows = _rows(space, scored)
+    accuracy = AccuracyPredictor(space).fit(rows, np.array([v.accuracy for v in scored]))
+    likelihood = None
+    if all(v.loss is not None for v in scored):
+        likelihood = AccuracyPredictor(space)
+        likelihood.fit(rows, np.exp([-(v.loss or 0.0) for v in scored]))
+    return MetricSurrogate(space, latency, accuracy, likelihood)
+
+
+def _key(verified: Verified) -> str:
+    return verified.config.key
+
+
+def _rows(space: SearchSpace, verified: Sequence[Verified]) -> Population:
+    return np.stack([space.config(v.config).indices for v in verified])
+
+
+def _slot_costs(layers: tuple[LayerSpec, ...]) -> FloatArray:
+    total = cost(layers)
+    return np.array([total.macs, total.params, total.bytes], np.float64)

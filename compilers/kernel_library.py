@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tvm.runtime import Module
+
     from compilers.kernels.base import Kernel
     from compilers.targets import Isa
 
@@ -68,14 +70,22 @@ class KernelLibrary:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compile-") as temporary:
             built = Path(temporary) / path.name
-            _compile(kernel, isa, built)
+            compile_kernel(kernel, isa).write_to_file(str(built), "o")
             built.replace(path)
         return path
 
 
-def _compile(kernel: Kernel, isa: Isa, path: Path) -> None:
+def compile_kernel(kernel: Kernel, isa: Isa) -> Module:
+    """A TVM module with one function, `kernel.symbol(isa)`.
+
+    Raises:
+        KernelError: no template covers the kernel on this instruction set.
+    """
     import tvm
 
     symbol = kernel.symbol(isa)
     module = tvm.IRModule({symbol: kernel.prim_func(isa)})
-    tvm.compile(module, target=isa.tvm_target()).mod.write_to_file(str(path), "o")
+    # Storage rewriting would merge nothing here, and it drops the annotation that keeps
+    # accumulators on the stack, where LLVM turns them into registers.
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        return tvm.compile(module, target=isa.tvm_target()).mod

@@ -8,16 +8,21 @@ TVM expressions are untyped here (`Expr`): TVM's Python package has no annotatio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, TypeAlias
 
+import numpy as np
 from tvm import tirx
 
 Expr: TypeAlias = Any
 Index: TypeAlias = Any  # int or an int32 expression
 Buffer: TypeAlias = Any
 
-MAX_STACK_BYTES = 1024
-"""Larger scratch buffers come from TVM's workspace pool: one call per execution of the kernel."""
+MAX_STACK_BYTES = 32768
+"""Larger scratch buffers come from TVM's workspace pool, by a call per execution."""
+
+# Without it TVM turns even the accumulators into calls that allocate and free workspace.
+_ON_STACK = {"disable_lower_builtin": tirx.const(1, "bool")}
 
 
 class Emitter:
@@ -41,13 +46,14 @@ class Emitter:
     def register(self, lanes: int, dtype: str = "float32") -> Buffer:
         """An accumulator of one vector that later code loads and stores."""
         buffer = tirx.decl_buffer((lanes,), dtype, name=self._name("acc"), scope="local")
-        self.emit(tirx.AllocBuffer(buffer))
+        self.emit(tirx.AllocBuffer(buffer, _ON_STACK))
         return buffer
 
     def scratch(self, shape: Sequence[int], dtype: str = "float32") -> Buffer:
         """A workspace; declare it outside loops."""
         buffer = tirx.decl_buffer(tuple(shape), dtype, name=self._name("scratch"))
-        self.emit(tirx.AllocBuffer(buffer))
+        size = prod(shape) * np.dtype(dtype).itemsize
+        self.emit(tirx.AllocBuffer(buffer, _ON_STACK if size <= MAX_STACK_BYTES else None))
         return buffer
 
     def emit(self, statement: Any) -> None:

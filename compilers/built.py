@@ -41,6 +41,7 @@ class Build:
         tolerance: Allowed difference of logits, relative to the largest.
         difference: The difference found on the sample input.
         seconds: Duration of lowering, compilation and linking.
+        compiled: Kernels that no earlier build had compiled.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Build:
     tolerance: float
     difference: float
     seconds: float
+    compiled: int = 0
 
     @property
     def library(self) -> Path:

@@ -6,7 +6,7 @@ A bundle is a folder (and the same as .tar.gz):
     subnet.safetensors    its weights in the on-disk layout; `supernet.load_subnet(folder)`
     subnet.json           its layers
     model.onnx            the ONNX twin (QDQ where quantised)
-    input.npy output.npy  a sample and the extracted module's logits
+    input.npy output.npy  a sample and the binary's logits
     run.py                runs the bundle with numpy and the TVM runtime only
     manifest.json         everything else, and the SHA-256 of every file
 """
@@ -40,7 +40,10 @@ from spaces.layer_spec import LayerSpec
 if TYPE_CHECKING:
     from compilers.devices.base import Device
 
-_COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE, OUTPUT_FILE)
+_COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE)
+OUTPUT_TOLERANCE = 1e-4
+"""Allowed difference from the bundle's own sample output, relative to its largest logit."""
+
 _PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
 
 
@@ -110,6 +113,7 @@ def write_bundle(
         for name in _COPIED:
             shutil.copyfile(build.folder / name, folder / name)
         shutil.copyfile(bundle_runtime.__file__, folder / "run.py")
+        np.save(folder / OUTPUT_FILE, device.run(build, np.load(build.folder / INPUT_FILE)))
         onnx_difference = device.export_onnx(build, folder / "model.onnx")
         manifest = _manifest(build, device, info)
         manifest["onnx_difference"] = onnx_difference
@@ -130,6 +134,7 @@ def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
         "library": LIBRARY_FILE,
         "sample": {"input": INPUT_FILE, "output": OUTPUT_FILE},
         "input_shape": list(build.input_shape),
+        "output_tolerance": OUTPUT_TOLERANCE,
         "tolerance": build.tolerance,
         "difference": build.difference,
         "isa": build.isa,
@@ -266,7 +271,7 @@ def verify_bundle(
                 config = DeviceConfig.model_validate({"name": "this-cpu", "isa": build.isa})
                 device = stack.enter_context(LocalCpu(config))
             try:
-                difference = compare(device.run(build, x), expected, build.tolerance)
+                difference = compare(device.run(build, x), expected, OUTPUT_TOLERANCE)
                 measured = device.time([build])[0] if measure else None
             except CompilerError as error:
                 raise BundleError(f"{path}: {error}") from error

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from compilers.build import build_library, kernel_records
 from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE
-from compilers.check import compare, tolerance
+from compilers.check import LayerCheck, compare, tolerance
+from compilers.errors import MismatchError
 from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.graph import Graph
@@ -22,6 +25,9 @@ from compilers.onnx_export import check_onnx, export_onnx
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
 from supernet.extract import Subnet, load_subnet
+
+CHECKED = 4
+"""Sample inputs whose every stored tensor is compared after a build."""
 
 
 def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,13 +42,23 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     x = np.load(folder / INPUT_FILE, allow_pickle=False)
     subnet, graph = _traced(folder, x.shape[1:])
     calls = fuse(graph)
-    build_library(calls, isa, KernelLibrary(Path(arguments["kernels"])), folder / LIBRARY_FILE)
+    compiled: list[str] = []
+    kernels = KernelLibrary(
+        Path(arguments["kernels"]), on_compile=lambda kernel: compiled.append(kernel.kind)
+    )
+    build_library(calls, isa, kernels, folder / LIBRARY_FILE)
     seconds = time.perf_counter() - start
     with torch.inference_mode():
         expected = subnet(torch.from_numpy(x)).numpy()
     np.save(folder / OUTPUT_FILE, expected)
     allowed = tolerance(subnet.specs)
-    difference = compare(Model(folder / LIBRARY_FILE)(x), expected, allowed)
+    logits = Model(folder / LIBRARY_FILE)(x)
+    difference = compare(logits, expected, allowed)
+    watched = [call.output for call in calls.calls]
+    with tempfile.TemporaryDirectory(prefix="netcarve-check-") as scratch:
+        build_library(calls, isa, kernels, Path(scratch) / LIBRARY_FILE, watched)
+        model = Model(Path(scratch) / LIBRARY_FILE)
+    check_layers(model, graph, watched, x[:CHECKED], logits)
     return {
         "isa": isa.name,
         "cpu_flags": sorted(isa.cpu_flags),
@@ -51,7 +67,30 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "tolerance": allowed,
         "difference": difference,
         "seconds": seconds,
+        "compiled": len(compiled),
     }
+
+
+def check_layers(
+    model: Model,
+    graph: Graph,
+    watched: Sequence[str],
+    x: NDArray[np.float32],
+    logits: NDArray[np.float32],
+) -> LayerCheck:
+    """Check a library that returns its logits, then every tensor that it stores.
+
+    Raises:
+        MismatchError: A kernel differs from the module, or the logits from the library without
+            `watched`, which calls the same kernels.
+    """
+    check = LayerCheck(graph)
+    for i in range(len(x)):
+        output, *tensors = (t.numpy() for t in model.main(model.tensor(x[i : i + 1])))
+        if not np.array_equal(output[0], logits[i]):
+            raise MismatchError("the same kernels gave different logits in two libraries")
+        check(x[i : i + 1], dict(zip(watched, tensors, strict=True)))
+    return check
 
 
 def onnx(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "TVM_NUM_THREADS": "1",
             "TVM_BIND_THREADS": "0",
-            **({"TVM_USE_RUNTIME_LIB": "1"} if self.role == "runtime" else {}),
+            "TVM_USE_RUNTIME_LIB": "1" if self.role == "runtime" else "0",
             **self.environment,
             "PYTHONPATH": os.pathsep.join(
                 [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -18,12 +18,14 @@ from spaces.population import hashes
 from spaces.space import Population
 
 # Relative noise levels among which cross-validation chooses; the square is the ridge penalty.
-_NOISE_LEVELS = np.geomspace(0.003, 0.6, 12)
+_NOISE_LEVELS = np.geomspace(0.005, 0.5, 8)
 # Relative error below which a measurement is never suspected of being an outlier.
 _LEAST_SCALE = 0.01
 _OUTLIER = 4.0
 _DIAGNOSTIC_LEVEL = 0.05
-_LEAST_NOISE = 0.003
+# The noise is taken as if so many more samples had shown this relative error.
+_PRIOR_SAMPLES = 4.0
+_PRIOR_NOISE = 0.03
 
 
 def prior_covariance() -> FloatArray:
@@ -56,13 +58,24 @@ class _Samples:
     def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> _Samples:
         return _Samples(self.rows[which], self.logs[which])
 
+    def residuals(self, rates: FloatArray) -> FloatArray:
+        """Log of measured over fitted latency (n,)."""
+        residuals: FloatArray = self.logs - np.log(np.maximum(self.rows @ rates, 1e-3))
+        return residuals
+
 
 @dataclass(frozen=True)
 class _Fit:
-    """Rates (f,), nominal = 1, and their posterior covariance (f, f) for unit noise."""
+    """Rates (f,), nominal = 1, and the precision (f, f) of their posterior for unit noise."""
 
     rates: FloatArray
-    covariance: FloatArray
+    precision: FloatArray
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Posterior covariance (f, f) for unit noise."""
+        covariance: FloatArray = np.linalg.inv(self.precision).astype(np.float64)
+        return covariance
 
 
 @LATENCY_PREDICTORS.register("ridge")
@@ -108,13 +121,14 @@ class RidgeLatencyPredictor(LatencyPredictor):
             fit = _solve(samples, weights, level)
             samples = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
         self._rates, self._covariance = fit.rates, fit.covariance
-        trust = weights / weights.sum()
-        noise = float(np.sqrt((trust * residual**2 / (1.0 + leverage)).sum()))
+        variance = float((weights * residual**2 / (1.0 + leverage)).sum())
+        trusted = float(weights.sum())
+        noise = np.sqrt((variance + _PRIOR_SAMPLES * _PRIOR_NOISE**2) / (trusted + _PRIOR_SAMPLES))
         # With few samples the noise itself is uncertain, and the penalty was chosen to make these
         # residuals small: Student's quantile, with a third of the samples as degrees of freedom,
         # widens so that 90 % intervals hold.
-        freedom = max(2.0, float(weights.sum()) / 3.0)
-        self._noise = max(_LEAST_NOISE, noise) * float(stdtrit(freedom, 0.95)) / Z90
+        freedom = max(2.0, trusted / 3.0)
+        self._noise = float(noise) * float(stdtrit(freedom, 0.95)) / Z90
 
     def _cross_validate(
         self, samples: _Samples, weights: FloatArray
@@ -122,25 +136,30 @@ class RidgeLatencyPredictor(LatencyPredictor):
         """Best noise level, with the left-out log residuals (n,) and leverages (n,) it gives."""
         count = len(weights)
         # Few samples are left out one by one, many in folds.
-        fold = np.arange(count) % (count if count <= 2 * self.folds else self.folds)
-        best: tuple[float, float, FloatArray, FloatArray] | None = None
-        for level in _NOISE_LEVELS:
-            residual, leverage = np.empty(count), np.empty(count)
-            for number in range(int(fold.max()) + 1):
-                out = fold == number
-                fit = _solve(samples.take(~out), weights[~out], float(level))
-                residual[out], leverage[out] = _left_out(samples.take(out), fit)
-            score = float((weights * np.minimum(residual**2, 1.0)).sum())
-            if best is None or score < best[0]:
-                best = (score, float(level), residual, leverage)
-        assert best is not None
-        return best[1:]
+        fold = np.arange(count) % min(count, self.folds)
+        folds = [fold == number for number in range(int(fold.max()) + 1)]
+
+        def left_out(level: float) -> tuple[float, list[_Fit]]:
+            fits = [_solve(samples.take(~out), weights[~out], level) for out in folds]
+            score = 0.0
+            for out, fit in zip(folds, fits, strict=True):
+                squared = samples.take(out).residuals(fit.rates) ** 2
+                score += float((weights[out] * np.minimum(squared, 1.0)).sum())
+            return score, fits
+
+        tried = [left_out(float(level)) for level in _NOISE_LEVELS]
+        best = int(np.argmin([score for score, _ in tried]))
+        residual, leverage = np.empty(count), np.empty(count)
+        for out, fit in zip(folds, tried[best][1], strict=True):
+            part = samples.take(out)
+            residual[out] = part.residuals(fit.rates)
+            leverage[out] = _leverage(part.rows, fit)
+        return float(_NOISE_LEVELS[best]), residual, leverage
 
     def _predict(self, population: Population) -> Prediction:
         parts = cost_features(self.space, population) * (NOMINAL_MS * self._unit)
         mean = np.maximum(parts @ self._rates, 1e-9)
-        scaled = parts / mean[:, None]
-        leverage = ((scaled @ self._covariance) * scaled).sum(axis=1)
+        leverage = ((parts @ self._covariance) * parts).sum(axis=1) / mean**2
         return mean, mean * self._noise * np.sqrt(1.0 + np.maximum(leverage, 0.0))
 
     def _state(self) -> dict[str, FloatArray]:
@@ -159,12 +178,11 @@ def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _
     return _Samples(parts / latency[:, None], np.log(target / latency))
 
 
-def _left_out(samples: _Samples, fit: _Fit) -> tuple[FloatArray, FloatArray]:
-    """Log residuals (n,) and leverages (n,) of samples that a fit has not seen."""
-    predicted = np.maximum(samples.rows @ fit.rates, 1e-3)
-    scaled = samples.rows / predicted[:, None]
-    leverage = ((scaled @ fit.covariance) * scaled).sum(axis=1)
-    return samples.logs - np.log(predicted), leverage
+def _leverage(rows: FloatArray, fit: _Fit) -> FloatArray:
+    """Variance (n,) of fitted log latencies for unit noise, of rows (n, f) of parts."""
+    scaled = rows / np.maximum(rows @ fit.rates, 1e-9)[:, None]
+    leverage: FloatArray = ((scaled @ fit.covariance) * scaled).sum(axis=1)
+    return np.maximum(leverage, 0.0)
 
 
 def _delete_one_weights(samples: _Samples) -> FloatArray:
@@ -184,7 +202,7 @@ def _delete_one_weights(samples: _Samples) -> FloatArray:
         for out in everyone:
             others = kept[kept != out]
             fit = _solve(samples.take(others), weights[others], _DIAGNOSTIC_LEVEL)
-            found[out] = _left_out(samples.take(everyone == out), fit)[0][0] ** 2
+            found[out] = samples.take(everyone == out).residuals(fit.rates)[0] ** 2
         return found
 
     full = squared_residuals(everyone)
@@ -200,7 +218,7 @@ def _delete_one_weights(samples: _Samples) -> FloatArray:
 
 
 def _solve(samples: _Samples, weights: FloatArray, level: float) -> _Fit:
-    """Non-negative minimiser of ``|rows w - 1 - logs|^2 + level^2 w P w``, and w's covariance.
+    """Non-negative minimiser of ``|rows w - 1 - logs|^2 + level^2 w P w``.
 
     Args:
         samples: Linearised log latencies.
@@ -213,4 +231,4 @@ def _solve(samples: _Samples, weights: FloatArray, level: float) -> _Fit:
     lower = np.linalg.cholesky(gram)
     right = np.linalg.solve(lower, weighted.T @ (1.0 + samples.logs))
     rates, _ = nnls(lower.T, right)
-    return _Fit(rates, np.linalg.inv(gram))
+    return _Fit(rates, gram)

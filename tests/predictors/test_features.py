@@ -53,4 +53,4 @@ def test_a_hundred_thousand_configs_take_seconds(space):
     cost_features(space, population)
     start = time.process_time()
     cost_features(space, population)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 8

@@ -7,6 +7,7 @@ LLVM 22 (inside TVM 0.27) declares the byte operands of vpdpbusd as byte vectors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tvm import tirx
@@ -26,6 +27,53 @@ def round_to_int(value: Any, lanes: int) -> Any:
 def truncate_to_int(value: Any, lanes: int) -> Any:
     """float32 -> int32 of values that are integers already."""
     return tirx.Cast(f"int32x{lanes}", value)
+
+
+_PACKS = {
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
+}
+
+
+def pack_to_uint8(vectors: Sequence[Any], zero_point: Any, lanes: int, *, relu: bool) -> Any:
+    """clamp(vector + zero_point, 0, 255) of four int32 vectors, one after the other.
+
+    Half the instructions of four single conversions. The packs work inside 128-bit pieces, so
+    that one permutation of 32-bit groups must restore the order.
+
+    Args:
+        vectors: four int32 vectors of `lanes`.
+        zero_point: int32 scalar in 0..255.
+        lanes: 16 (AVX-512) or 8 (AVX2).
+        relu: clamp at the zero point instead of at 0.
+    """
+    words, bytes_ = _PACKS[lanes]
+    short = f"int16x{2 * lanes}"
+    zero = tirx.Broadcast(tirx.Cast("int16", zero_point), 2 * lanes)
+
+    def pair(a: Any, b: Any) -> Any:
+        packed = _intrinsic(short, words, a, b)
+        if relu:
+            packed = tirx.max(packed, tirx.Broadcast(tirx.const(0, "int16"), 2 * lanes))
+        return _intrinsic(short, "llvm.sadd.sat", packed, zero)
+
+    a, b, c, d = vectors
+    packed = _intrinsic(f"int8x{4 * lanes}", bytes_, pair(a, b), pair(c, d))
+    groups = tirx.reinterpret(f"int32x{lanes}", packed)
+    order = [4 * piece + vector for vector in range(4) for piece in range(lanes // 4)]
+    return tirx.reinterpret(f"uint8x{4 * lanes}", tirx.Shuffle([groups], order))
+
+
+_PERMUTED_PIXELS = 4
+
+
+def interleave_pixels(pixels: Any, lanes: int) -> Any:
+    """uint8 [4 pixels, lanes channels] -> int32 [lanes], the four pixels of a channel together.
+
+    AVX-512 VBMI permutes the 64 bytes in one instruction.
+    """
+    order = [p * lanes + c for c in range(lanes) for p in range(_PERMUTED_PIXELS)]
+    return tirx.reinterpret(f"int32x{lanes}", tirx.Shuffle([pixels], order))
 
 
 class IntegerDot(ABC):

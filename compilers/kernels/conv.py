@@ -156,7 +156,7 @@ class _ConvCode:
         depth = kernel.kernel**2 * kernel.in_channels
         self.operands = Operands(em, len(blocks), depth, isa.vector_lanes, self.dot)
         channels = len(blocks) * isa.vector_lanes
-        self.tail = EpilogueCode(em, kernel.epilogue, channels, residual)
+        self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
 
         self.border = kernel.kernel // 2 if self.dot else 0
@@ -243,16 +243,17 @@ class _ConvCode:
         first, count = taps
         em.loop(count, window_row, start=first)
 
-        def store(t: int, channel: Index, block: Block, value: Expr) -> None:
-            pixel = oh * kernel.out_width + ow + t
-            result = self.tail.finish(value, pixel, channel, block.lanes)
-            em.store_first(self.out, [pixel, channel], result, block.lanes, block.valid)
-
-        tile.finish(store)
+        pixel = oh * kernel.out_width + ow
+        self.tail.store(self.out, tile.cells(lambda t: pixel + t))
 
     def activation(self, ih: Index, iw: Index, step: Index) -> Expr:
         """The scalar at one pixel of the source; `step` counts groups of channels."""
         if self.kernel.input_layout == "nchw":
             return self.operands.activation(self.source, [0, step, ih, iw])
         pixel = ih * (self.kernel.width + 2 * self.border) + iw
-        return self.operands.activation(self.source, [pixel, step * self.operands.group])
+        channel = step * self.operands.group
+        if self.dot:
+            return self.operands.activation(
+                self.source, [pixel * self.kernel.in_channels + channel]
+            )
+        return self.operands.activation(self.source, [pixel, channel])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import Vpdpbusd, truncate_to_int
+from compilers.intrinsics import Vpdpbusd, interleave_pixels, truncate_to_int
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import (
     Buffer,
@@ -19,14 +19,12 @@ from compilers.kernels.emitter import (
     cast,
     load,
     minimum,
-    reinterpret,
-    shuffle,
     splat,
 )
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
+from compilers.kernels.epilogue import Cell, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import checked, integer_bias
-from compilers.kernels.tiling import ColumnRun, column_runs, out_size
-from compilers.kernels.window import fill_border, window_rows
+from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, out_size, row_runs
+from compilers.kernels.window import copy_inside, fill_border, window_rows
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -36,7 +34,10 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 _PIXELS = 4
-"""Vertically adjacent pixels that one vpdpbusd multiplies per lane."""
+"""Horizontally adjacent pixels that one vpdpbusd multiplies per lane."""
+
+_TILE_ROWS, _TILE_COLUMNS = 4, 2
+"""Output pixels whose windows share operands in the integer kernel."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Depthwise(Kernel):
         scale = checked("scale", params.scale, (channels,), np.float32) * fold
         if isa.int8_dot == "vpdpbusd":
             start = integer_bias(weight, start, zero_point)
-            packed = _pack_vertical(weight.reshape(channels, k, k), self.lanes(isa))
+            packed = _pack_interleaved(weight.reshape(channels, k, k), self.lanes(isa))
         else:
             packed = np.ascontiguousarray(weight.reshape(channels, -1).T.astype(np.float32))
         return packed, start, scale, *tail.scalars(params)
@@ -131,26 +132,26 @@ class Depthwise(Kernel):
         if self.input_dtype == "float32":
             return _FloatCode(self, isa).build()
         if isa.int8_dot == "vpdpbusd":
-            return _VerticalCode(self, isa).build()
+            return _InterleavedCode(self, isa).build()
         return _WidenedCode(self, isa).build()
 
 
-def _pack_vertical(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
-    """[C, k, k] -> [ceil(C / lanes), ceil(k / 4), k, lanes * 4].
+def _pack_interleaved(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
+    """[C, k, k] -> [ceil(C / lanes), k, ceil(k / 4), lanes * 4].
 
-    The last axis holds, per channel, four vertically adjacent taps (zeros below the window). The
-    last block of channels ends at C and overlaps its neighbour when C is no multiple of `lanes`.
+    The last axis holds, per channel, four horizontally adjacent taps (zeros behind the window).
+    The last block of channels ends at C, and overlaps its neighbour when C is no multiple of
+    `lanes`.
     """
     channels, k, _ = weight.shape
-    rows = -(-k // _PIXELS) * _PIXELS
-    padded = np.pad(weight, ((0, 0), (0, rows - k), (0, 0)))
+    padded = np.pad(weight, ((0, 0), (0, 0), (0, -k % _PIXELS)))
     blocks = [
         padded[first : first + lanes]
         for first in (min(c, channels - lanes) for c in range(0, channels, lanes))
     ]
-    grouped = np.stack(blocks).reshape(len(blocks), lanes, -1, _PIXELS, k)
+    grouped = np.stack(blocks).reshape(len(blocks), lanes, k, -1, _PIXELS)
     return np.ascontiguousarray(
-        grouped.transpose(0, 2, 4, 1, 3).reshape(len(blocks), -1, k, lanes * _PIXELS)
+        grouped.transpose(0, 2, 3, 1, 4).reshape(len(blocks), k, -1, lanes * _PIXELS)
     )
 
 
@@ -173,7 +174,7 @@ class _DepthwiseCode:
         self.weight = em.argument("weight", weight_shape, weight_dtype)
         start_dtype = "int32" if kernel.input_dtype == "uint8" else "float32"
         self.start = em.argument("start", (kernel.channels,), start_dtype)
-        self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, None)
+        self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, self.isa.vector_lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
 
     def each_block(self, body: Callable[[Index, Index], None]) -> Any:
@@ -195,10 +196,13 @@ class _DepthwiseCode:
         """Run `body` over the pixels of the input."""
         self.em.loop(self.kernel.height * self.kernel.width, body)
 
-    def store(self, pixel: Index, channel: Index, sums: Buffer) -> None:
-        value = self.finished(load(sums, [0], self.lanes), channel)
-        result = self.tail.finish(value, pixel, channel, self.lanes)
-        self.em.store(self.out, [pixel, channel], result, self.lanes)
+    def store(self, sums: Sequence[tuple[Index, Buffer]], channel: Index) -> None:
+        """Finish (output pixel, accumulator) pairs of one block of channels."""
+        cells = []
+        for pixel, total in sums:
+            value = self.em.let(self.finished(load(total, [0], self.lanes), channel))
+            cells.append(Cell(pixel, channel, self.lanes, self.lanes, value))
+        self.tail.store(self.out, cells)
 
     def finished(self, value: Expr, channel: Index) -> Expr:
         """The accumulator that the epilogue takes."""
@@ -278,8 +282,8 @@ class _FloatCode(_DepthwiseCode):
 
         first_row, count = taps
         em.loop(count, window_row, start=first_row)
-        for t, total in enumerate(sums):
-            self.store(oh * kernel.out_width + ow + t, channel, total)
+        pixel = oh * kernel.out_width + ow
+        self.store([(pixel + t, total) for t, total in enumerate(sums)], channel)
 
 
 class _WidenedCode(_FloatCode):
@@ -317,82 +321,80 @@ class _WidenedCode(_FloatCode):
         return truncate_to_int(value, self.lanes) + load(self.start, [channel], self.lanes)
 
 
-class _VerticalCode(_DepthwiseCode):
-    """Integers with VNNI: the four bytes of a lane are four vertically adjacent pixels.
+class _InterleavedCode(_DepthwiseCode):
+    """Integers with VNNI: the four bytes of a lane are four horizontally adjacent pixels.
 
-    Each block of channels is copied once with a border of the zero point. Four rows are
-    interleaved in registers once per input column and serve every window that covers the column.
+    Each block of channels is copied once with a border of the zero point, so that four pixels of
+    a block are 64 consecutive bytes: one load and one permutation give the operand, and it serves
+    every window row that covers it. A tile is some output rows of one or two columns.
     """
 
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.lanes
         k = kernel.kernel
-        groups = -(-k // _PIXELS)
-        self.arguments((self.blocks, groups, k, lanes * _PIXELS), "int8")
+        self.groups = -(-k // _PIXELS)
+        self.arguments((self.blocks, k, self.groups, lanes * _PIXELS), "int8")
         border = k // 2
         self.full_width = kernel.width + 2 * border
-        size = (kernel.height + 2 * border) * self.full_width
-        self.image = em.scratch((size, lanes), "uint8")
-        fill_border(
-            em, self.image, (kernel.height, kernel.width), lanes, border, self.tail.input_zero,
-            "uint8",
-        )  # fmt: skip
-        limit = min(8, self.isa.vector_registers - groups * k - 4)
-        runs = column_runs(kernel.out_width, self.full_width, k, kernel.stride, limit, border)
+        # The last operand of a row reaches beyond the window: those taps are zero.
+        pixels = (kernel.height + 2 * border) * self.full_width + self.groups * _PIXELS - k
+        self.image = em.scratch((pixels * lanes,), "uint8")
+        zero = self.tail.input_zero
+        size = (kernel.height, kernel.width)
+        fill_border(em, self.image, size, lanes, border, zero)
+        rows = row_runs(kernel.out_height, even_parts(kernel.out_height, _TILE_ROWS)[0])
+        columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
 
         def block(j: Index, channel: Index) -> None:
-            def copy_row(h: Index) -> None:
-                def copy(w: Index) -> None:
-                    pixel = load(self.x, [h * kernel.width + w, channel], lanes)
-                    target = (h + border) * self.full_width + border + w
-                    em.store(self.image, [target, 0], pixel, lanes)
+            copy_inside(em, self.image, self.x, size, channel, lanes, border)
+            for first_row, row_tiles, height in rows:
 
-                em.loop(kernel.width, copy)
+                def row(i: Index, first: int = first_row, height: int = height) -> None:
+                    for first_column, column_tiles, width in columns:
 
-            em.loop(kernel.height, copy_row)
+                        def tile(c: Index, start: int = first_column, width: int = width) -> None:
+                            oh, ow = first + i * height, start + c * width
+                            self.tile(oh, ow, height, width, j, channel)
 
-            def row(oh: Index) -> None:
-                for run in runs:
+                        em.loop(column_tiles, tile)
 
-                    def tile(i: Index, run: ColumnRun = run) -> None:
-                        self.tile(oh, run.first + i * run.width, run.width, j, channel)
-
-                    em.loop(run.tiles, tile)
-
-            em.loop(kernel.out_height, row)
+                em.loop(row_tiles, row)
 
         return self.each_block(block)
 
-    def tile(self, oh: Index, ow: Index, width: int, block: Index, channel: Index) -> None:
+    def tile(
+        self, oh: Index, ow: Index, height: int, width: int, block: Index, channel: Index
+    ) -> None:
         kernel, em, lanes, dot = self.kernel, self.em, self.lanes, Vpdpbusd()
         k, stride = kernel.kernel, kernel.stride
-        groups = -(-k // _PIXELS)
-        sums = [em.register(lanes, "int32") for _ in range(width)]
-        for total in sums:
-            em.store(total, [0], load(self.start, [channel], lanes), lanes)
+        sums = [[em.register(lanes, "int32") for _ in range(width)] for _ in range(height)]
+        for line in sums:
+            for total in line:
+                em.store(total, [0], load(self.start, [channel], lanes), lanes)
         weights = [
-            [em.let(load(self.weight, [block, g, kw, 0], lanes * _PIXELS)) for kw in range(k)]
-            for g in range(groups)
-        ]
-        for dx in range((width - 1) * stride + k):
-            reached = [(t, dx - t * stride) for t in range(width)]
-            reached = [(t, kw) for t, kw in reached if 0 <= kw < k]
-            for g in range(groups) if reached else ():
-                pixels = self.interleaved(oh * stride, ow * stride + dx, g)
-                for t, kw in reached:
-                    old = load(sums[t], [0], lanes)
-                    em.store(
-                        sums[t], [0], dot.accumulate(old, pixels, weights[g][kw], lanes), lanes
-                    )
-        for t, total in enumerate(sums):
-            self.store(oh * kernel.out_width + ow + t, channel, total)
-
-    def interleaved(self, row: Index, column: Index, group: int) -> Expr:
-        """Four rows of one column as int32 lanes; rows below the window repeat its first."""
-        rows = []
-        for r in range(group * _PIXELS, (group + 1) * _PIXELS):
-            below = r if r < self.kernel.kernel else group * _PIXELS
-            pixel = (row + below) * self.full_width + column
-            rows.append(self.em.let(load(self.image, [pixel, 0], self.lanes)))
-        order = [p * self.lanes + c for c in range(self.lanes) for p in range(_PIXELS)]
-        return self.em.let(reinterpret(shuffle(rows, order), "int32", self.lanes))
+            [em.let(load(self.weight, [block, kh, g, 0], lanes * _PIXELS))
+             for g in range(self.groups)]
+            for kh in range(k)
+        ]  # fmt: skip
+        for dy in range((height - 1) * stride + k):
+            reached = [(r, dy - r * stride) for r in range(height)]
+            reached = [(r, kh) for r, kh in reached if 0 <= kh < k]
+            for t in range(width) if reached else ():
+                for g in range(self.groups):
+                    pixel = (oh * stride + dy) * self.full_width + (ow + t) * stride
+                    at = (pixel + g * _PIXELS) * lanes
+                    four = em.let(load(self.image, [at], lanes * _PIXELS))
+                    pixels = em.let(interleave_pixels(four, lanes))
+                    for r, kh in reached:
+                        old = load(sums[r][t], [0], lanes)
+                        new = dot.accumulate(old, pixels, weights[kh][g], lanes)
+                        em.store(sums[r][t], [0], new, lanes)
+        pixel = oh * kernel.out_width + ow
+        self.store(
+            [
+                (pixel + r * kernel.out_width + t, total)
+                for r, line in enumerate(sums)
+                for t, total in enumerate(line)
+            ],
+            channel,
+        )

@@ -55,7 +55,7 @@ class Quantize(Kernel):
         """See `Kernel.prim_func`."""
         em = Emitter()
         x = em.argument("x", self.input_shape)
-        code = EpilogueCode(em, plain_epilogue("float32", "uint8"), 0, None)
+        code = EpilogueCode(em, plain_epilogue("float32", "uint8"), 0, isa.vector_lanes)
         out = em.argument("out", self.output_shape, "uint8")
 
         def row(i: Index) -> None:

@@ -9,13 +9,14 @@ the residual's factor. So requantising costs one conversion, one addition and th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import round_to_int
+from compilers.intrinsics import pack_to_uint8, round_to_int
 from compilers.kernels.base import DTYPES, DType, LayerParams, QParams
 from compilers.kernels.emitter import (
     Buffer,
@@ -27,6 +28,7 @@ from compilers.kernels.emitter import (
     load,
     maximum,
     minimum,
+    shuffle,
     splat,
 )
 from spaces.layer_spec import Activation
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 # Places in the two small constant arrays that quantised kernels take.
 _INVERSE, _GATE_SLOPE, _GATE_OFFSET, _RESIDUAL_FACTOR = range(4)
+_PACKED = 4
 _OUTPUT_ZERO, _RESIDUAL_ZERO, _INPUT_ZERO = range(3)
 
 
@@ -122,6 +125,27 @@ def layer_epilogue(
     return Epilogue(activation, residual, output_dtype, input_dtype, integer)
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One finished accumulator and its place in the output.
+
+    Attributes:
+        pixel: row of the output (and of the residual).
+        channel: first output channel.
+        lanes: vector length.
+        valid: channels that exist.
+        accumulator: int32 or float32 vector.
+        follows: whether it lies directly behind the previous cell of its list in memory.
+    """
+
+    pixel: Index
+    channel: Index
+    lanes: int
+    valid: int
+    accumulator: Expr
+    follows: bool = False
+
+
 class EpilogueCode:
     """Emits one `Epilogue`; create it after the kernel's weights, before its loops.
 
@@ -130,9 +154,15 @@ class EpilogueCode:
     """
 
     def __init__(
-        self, em: Emitter, epilogue: Epilogue, channels: int, residual: Buffer | None
+        self,
+        em: Emitter,
+        epilogue: Epilogue,
+        channels: int,
+        vector_lanes: int,
+        residual: Buffer | None = None,
     ) -> None:
         self.em = em
+        self.vector_lanes = vector_lanes
         self.epilogue = epilogue
         self.residual = residual
         self.scale = em.argument("scale", (channels,)) if epilogue.integer else None
@@ -147,31 +177,69 @@ class EpilogueCode:
         """The input's zero point as an int32 vector."""
         return self.zero(_INPUT_ZERO, lanes)
 
-    def finish(self, accumulator: Expr, pixel: Index, channel: Index, lanes: int) -> Expr:
-        """The vector to store: float32, or uint8 when the output is quantised.
+    def store(self, out: Buffer, cells: Sequence[Cell]) -> None:
+        """Finish accumulators and store them; uint8 results are converted four at a time."""
+        if self.epilogue.output_dtype == "float32":
+            for cell in cells:
+                value = self.em.let(self._finish(cell))
+                index = [cell.pixel, cell.channel]
+                self.em.store_first(out, index, value, cell.lanes, cell.valid)
+            return
+        pending: list[Cell] = []
+        for cell in cells:
+            if cell.lanes == cell.valid == self.vector_lanes:
+                pending.append(cell)
+                if len(pending) == _PACKED:
+                    self._store_packed(out, pending)
+                    pending = []
+            else:
+                self._store_single(out, cell)
+        for cell in pending:
+            self._store_single(out, cell)
 
-        Args:
-            accumulator: int32 or float32 vector of `lanes` output channels.
-            pixel: row of the residual.
-            channel: first output channel.
-            lanes: vector length.
-        """
-        em, tail = self.em, self.epilogue
-        value = accumulator
+    def _store_single(self, out: Buffer, cell: Cell) -> None:
+        value = self.quantise(self._finish(cell), cell.lanes, relu=self._relu_in_steps)
+        self.em.store_first(out, [cell.pixel, cell.channel], value, cell.lanes, cell.valid)
+
+    def _store_packed(self, out: Buffer, cells: Sequence[Cell]) -> None:
+        em, lanes = self.em, self.vector_lanes
+        steps = [em.let(round_to_int(em.let(self._finish(cell)), lanes)) for cell in cells]
+        zero = load(self.zeros, [_OUTPUT_ZERO], 1)
+        packed = em.let(pack_to_uint8(steps, zero, lanes, relu=self._relu_in_steps))
+        first = 0
+        while first < len(cells):
+            last = first + 1
+            while last < len(cells) and cells[last].follows:
+                last += 1
+            if last - first == len(cells):
+                value = packed
+            else:
+                value = em.let(shuffle([packed], range(first * lanes, last * lanes)))
+            width = (last - first) * lanes
+            index = [cells[first].pixel, cells[first].channel]
+            em.store_first(out, index, value, width, width)
+            first = last
+
+    @property
+    def _relu_in_steps(self) -> bool:
+        """Whether relu is the clamp at the zero point, instead of an operation on floats."""
+        tail = self.epilogue
+        quantise = tail.output_dtype == "uint8" and tail.residual is None
+        return quantise and tail.activation == Activation.RELU
+
+    def _finish(self, cell: Cell) -> Expr:
+        """The float32 vector in real units, or in steps of a uint8 output."""
+        tail, lanes = self.epilogue, cell.lanes
+        value = cell.accumulator
         if tail.integer:
-            value = cast(value, "float32", lanes) * load(self.scale, [channel], lanes)
-        quantise = tail.output_dtype == "uint8"
-        clamp_later = quantise and tail.residual is None
+            value = cast(value, "float32", lanes) * load(self.scale, [cell.channel], lanes)
         if tail.activation == Activation.HARDSWISH:
             value = self._hardswish(value, lanes)
-        elif tail.activation == Activation.RELU and not clamp_later:
+        elif tail.activation == Activation.RELU and not self._relu_in_steps:
             value = maximum(value, splat(0.0, lanes))
         if tail.residual is not None:
-            value = value + self._residual(pixel, channel, lanes)
-        if not quantise:
-            return em.let(value)
-        relu = tail.activation == Activation.RELU and clamp_later
-        return self.quantise(value, lanes, relu=relu)
+            value = value + self._residual(cell.pixel, cell.channel, lanes)
+        return value
 
     def factor(self, place: int, lanes: int) -> Expr:
         """One of the float factors as a vector."""

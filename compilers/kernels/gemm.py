@@ -147,7 +147,7 @@ class _GemmCode:
             residual = em.argument("residual", (kernel.m, kernel.n), kernel.residual)
         self.operands = Operands(em, len(blocks), kernel.k, isa.vector_lanes, self.dot)
         channels = len(blocks) * isa.vector_lanes
-        self.tail = EpilogueCode(em, kernel.epilogue, channels, residual)
+        self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
         cost = 2.0 if self.widened else 1.0
         size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
@@ -184,9 +184,5 @@ class _GemmCode:
         def activation(m: int, k: Index) -> Expr:
             return self.operands.activation(self.source, [first + m, k * self.operands.group])
 
-        def store(m: int, channel: Index, block: Block, value: Expr) -> None:
-            result = self.tail.finish(value, row + m, channel, block.lanes)
-            self.em.store_first(self.out, [row + m, channel], result, block.lanes, block.valid)
-
         tile.reduce(steps, activation)
-        tile.finish(store)
+        self.tail.store(self.out, tile.cells(lambda m: row + m))

@@ -15,6 +15,7 @@ from compilers.kernels.emitter import (
     reinterpret,
     splat,
 )
+from compilers.kernels.epilogue import Cell
 from compilers.kernels.tiling import MIN_CHAINS, Block
 
 
@@ -61,7 +62,7 @@ class RegisterTile:
     """`rows` pixels times `blocks` vectors of accumulators, started with the bias.
 
     Few accumulators leave the multipliers waiting for one another; then the reduction is split
-    into `chains` independent partial sums, which `finish` adds up.
+    into `chains` independent partial sums, which `cells` adds up.
     """
 
     def __init__(
@@ -80,14 +81,14 @@ class RegisterTile:
         self.blocks = blocks
         self.shift = shift
         em = operands.em
-        cells = rows * len(blocks)
-        self.chains = 1 if cells >= MIN_CHAINS else min(-(-MIN_CHAINS // cells), max_chains)
+        count = rows * len(blocks)
+        self.chains = 1 if count >= MIN_CHAINS else min(-(-MIN_CHAINS // count), max_chains)
         dtype = operands.accumulator_dtype
-        self.cells = [
+        self.sums = [
             [[em.register(block.lanes, dtype) for block in blocks] for _ in range(rows)]
             for _ in range(self.chains)
         ]
-        for chain, lines in enumerate(self.cells):
+        for chain, lines in enumerate(self.sums):
             for line in lines:
                 for block, cell in zip(blocks, line, strict=True):
                     value = splat(0, block.lanes, dtype)
@@ -112,7 +113,7 @@ class RegisterTile:
             em.let(load(operands.weight, [b.index + self.shift, k, 0], b.lanes * operands.group))
             for b in self.blocks
         ]
-        for row, line in enumerate(self.cells[chain]):
+        for row, line in enumerate(self.sums[chain]):
             value = activations(row)
             if value is None:
                 continue
@@ -139,11 +140,15 @@ class RegisterTile:
         for k in range(steps // self.chains * self.chains, steps):
             once(k, k % self.chains)
 
-    def finish(self, store: Callable[[int, Index, Block, Expr], None]) -> None:
-        """Hand every sum to `store(row, first channel, block, value)`."""
-        for row in range(len(self.cells[0])):
+    def cells(self, pixel: Callable[[int], Index]) -> list[Cell]:
+        """Every sum with its place; `pixel` gives the output row of a row of the tile."""
+        found = []
+        for row in range(len(self.sums[0])):
             for i, block in enumerate(self.blocks):
-                value = load(self.cells[0][row][i], [0], block.lanes)
+                value = load(self.sums[0][row][i], [0], block.lanes)
                 for chain in range(1, self.chains):
-                    value = value + load(self.cells[chain][row][i], [0], block.lanes)
-                store(row, self.channel(block), block, self.operands.em.let(value))
+                    value = value + load(self.sums[chain][row][i], [0], block.lanes)
+                channel = self.channel(block)
+                value = self.operands.em.let(value)
+                found.append(Cell(pixel(row), channel, block.lanes, block.valid, value, i > 0))
+        return found

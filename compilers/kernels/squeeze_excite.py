@@ -21,7 +21,7 @@ from compilers.kernels.emitter import (
     minimum,
     splat,
 )
-from compilers.kernels.epilogue import EpilogueCode, check_choice, plain_epilogue, require
+from compilers.kernels.epilogue import Cell, EpilogueCode, check_choice, plain_epilogue, require
 from compilers.kernels.packing import checked, pack_matrix, pad_channels
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import Block, block_runs, channel_blocks
@@ -95,22 +95,24 @@ class SqueezeExcite(Kernel):
         hidden_blocks, blocks = channel_blocks(d, lanes), channel_blocks(c, lanes)
         reduce = Operands(em, len(hidden_blocks), c, lanes, None)
         expand = Operands(em, len(blocks), d, lanes, None)
-        tail = PoolTail(em, self.input_dtype, self.output_dtype)
+        tail = PoolTail(em, self.input_dtype, self.output_dtype, lanes)
         out = em.argument("out", self.output_shape, self.output_dtype)
         mean = em.scratch((1, c))
         hidden = em.scratch((1, len(hidden_blocks) * lanes))
         gate = em.scratch((1, len(blocks) * lanes))
 
-        tail.pool(x, self.pixels, c, lanes, mean)
+        tail.pool(x, self.pixels, c, mean)
         _vector_matrix(reduce, mean, c, hidden_blocks, hidden, _relu)
         _vector_matrix(expand, hidden, d, blocks, gate, tail.gate)
 
         def row(p: Index) -> None:
-            def piece(channel: Index, count: int) -> None:
-                factor = load(gate, [0, channel], count)
-                em.store(out, [p, channel], tail.scaled(x, p, channel, factor, count), count)
+            for run in block_runs(blocks, _POOL_VECTORS):
+                members = blocks[run.first : run.first + run.width]
 
-            em.pieces(c, lanes, piece)
+                def group(j: Index, members: list[Block] = members) -> None:
+                    tail.scale(x, p, members, j * len(members) * lanes, gate, out)
+
+                em.loop(run.count, group)
 
         em.loop(self.pixels, row)
         return em.function(self.symbol(isa))
@@ -156,9 +158,9 @@ class GlobalPool(Kernel):
         """See `Kernel.prim_func`."""
         em = Emitter()
         x = em.argument("x", self.input_shape, self.input_dtype)
-        tail = PoolTail(em, self.input_dtype, self.output_dtype)
+        tail = PoolTail(em, self.input_dtype, self.output_dtype, isa.vector_lanes)
         out = em.argument("out", self.output_shape, self.output_dtype)
-        tail.pool(x, self.pixels, self.channels, isa.vector_lanes, out)
+        tail.pool(x, self.pixels, self.channels, out)
         return em.function(self.symbol(isa))
 
 
@@ -191,19 +193,21 @@ def pool_scalars(
 class PoolTail:
     """Reads x in its own element type, and writes in the output's."""
 
-    def __init__(self, em: Emitter, input_dtype: DType, output_dtype: DType) -> None:
+    def __init__(self, em: Emitter, input_dtype: DType, output_dtype: DType, lanes: int) -> None:
         self.em = em
+        self.lanes = lanes
         self.input_dtype = input_dtype
         self.output_dtype = output_dtype
         tail = plain_epilogue(input_dtype, output_dtype)
         self.multipliers = em.argument("multipliers", (2,)) if tail.quantised else None
-        self.code = EpilogueCode(em, tail, 0, None)
+        self.code = EpilogueCode(em, tail, 0, lanes)
 
     def multiplier(self, place: int, lanes: int) -> Expr:
         return broadcast(load(self.multipliers, [place], 1), lanes)
 
-    def pool(self, x: Buffer, pixels: int, channels: int, lanes: int, out: Buffer) -> None:
+    def pool(self, x: Buffer, pixels: int, channels: int, out: Buffer) -> None:
         """Mean over the pixels, stored in `out` [1, channels] (float32, or uint8 as the output)."""
+        lanes = self.lanes
         blocks = channel_blocks(channels, lanes)
         for run in block_runs(blocks, _POOL_VECTORS):
             members = blocks[run.first : run.first + run.width]
@@ -261,14 +265,20 @@ class PoolTail:
         gate = minimum(maximum(gate, splat(0.0, lanes)), splat(1.0, lanes))
         return gate if self.multipliers is None else gate * self.multiplier(1, lanes)
 
-    def scaled(self, x: Buffer, pixel: Index, channel: Index, factor: Expr, lanes: int) -> Expr:
-        """One vector of the output: x times `factor`."""
-        value = load(x, [pixel, channel], lanes)
-        if self.input_dtype == "uint8":
-            value = cast(value, "int32", lanes) - self.code.input_zero(lanes)
-            value = cast(value, "float32", lanes)
-        value = value * factor
-        return self.code.quantise(value, lanes) if self.output_dtype == "uint8" else value
+    def scale(
+        self, x: Buffer, pixel: Index, blocks: list[Block], shift: Index, gate: Buffer, out: Buffer
+    ) -> None:
+        """x times the gate for some blocks of one pixel."""
+        cells: list[Cell] = []
+        for block in blocks:
+            channel, lanes = block.channel + shift, block.lanes
+            value = load(x, [pixel, channel], lanes)
+            if self.input_dtype == "uint8":
+                value = cast(value, "int32", lanes) - self.code.input_zero(lanes)
+                value = cast(value, "float32", lanes)
+            value = value * load(gate, [0, channel], lanes)
+            cells.append(Cell(pixel, channel, lanes, lanes, value, bool(cells)))
+        self.code.store(out, cells)
 
 
 def _relu(value: Expr, lanes: int) -> Expr:
@@ -292,9 +302,8 @@ def _vector_matrix(
             tile = RegisterTile(operands, 1, members, j * len(members), depth)
             tile.reduce(depth, lambda _, k: operands.activation(vector, [0, k]))
 
-            def store(_: int, channel: Index, block: Block, value: Expr) -> None:
-                em.store(out, [0, channel], activation(value, block.lanes), block.lanes)
-
-            tile.finish(store)
+            for cell in tile.cells(lambda _: 0):
+                value = activation(cell.accumulator, cell.lanes)
+                em.store(out, [0, cell.channel], value, cell.lanes)
 
         em.loop(run.count, group)

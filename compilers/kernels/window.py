@@ -20,7 +20,7 @@ from compilers.kernels.emitter import (
     minimum,
 )
 
-_COPY_BYTES = 32
+_COPY_LANES = 32
 
 
 def window_rows(
@@ -42,36 +42,59 @@ def fill_border(
     channels: int,
     border: int,
     value: Callable[[int], Expr],
-    dtype: str,
 ) -> None:
-    """Store the zero point around an image of `size` inside `target` [(H+2b) * (W+2b), C].
+    """Store the zero point around an image of `size` inside `target` [(H+2b) * (W+2b) * C].
 
     Args:
         em: where to emit.
-        target: the bordered image.
+        target: the bordered image, one-dimensional.
         size: height and width without the border, pixels.
-        channels: columns of `target`.
+        channels: elements of a pixel.
         border: pixels on each side.
         value: lanes -> int32 vector of the zero point.
-        dtype: element type of `target`.
     """
     height, width = size
     full = width + 2 * border
 
-    def pixels(first: Index, count: int) -> None:
-        def pixel(i: Index) -> None:
+    def fill(first_pixel: Index, pixels: int) -> None:
+        def piece(at: Index, lanes: int) -> None:
+            zero = cast(value(lanes), target.dtype, lanes)
+            em.store(target, [first_pixel * channels + at], zero, lanes)
+
+        em.pieces(pixels * channels, _COPY_LANES, piece)
+
+    # Right border of a row and left border of the next one touch in memory.
+    fill(0, border * full + border)
+    em.loop(height - 1, lambda row: fill((border + row) * full + border + width, 2 * border))
+    fill((border + height - 1) * full + border + width, border * full + border)
+
+
+def copy_inside(
+    em: Emitter,
+    target: Buffer,
+    x: Buffer,
+    size: tuple[int, int],
+    first_channel: Index,
+    channels: int,
+    border: int,
+) -> None:
+    """Copy `channels` channels of the image `x` [H * W, C] inside the border of `target`."""
+    height, width = size
+
+    def row(h: Index) -> None:
+        def column(w: Index) -> None:
+            pixel = (h + border) * (width + 2 * border) + border + w
+
             def piece(channel: Index, lanes: int) -> None:
-                em.store(target, [first + i, channel], cast(value(lanes), dtype, lanes), lanes)
+                values = load(x, [h * width + w, first_channel + channel], lanes)
+                at = pixel * channels + channel
+                em.store(target, [at], cast(values, target.dtype, lanes), lanes)
 
-            em.pieces(channels, _COPY_BYTES, piece)
+            em.pieces(channels, _COPY_LANES, piece)
 
-        em.loop(count, pixel)
+        em.loop(width, column)
 
-    # Top with the first row's left border; between rows right and left border touch in memory.
-    pixels(0, border * full + border)
-    if height > 1:
-        em.loop(height - 1, lambda row: pixels((border + row) * full + border + width, 2 * border))
-    pixels((border + height - 1) * full + border + width, border * full + border)
+    em.loop(height, row)
 
 
 def padded_copy(
@@ -82,23 +105,11 @@ def padded_copy(
     value: Callable[[int], Expr],
     dtype: str,
 ) -> Buffer:
-    """The image `x` [H * W, C] with a border, [(H + 2b) * (W + 2b), C], converted to `dtype`."""
+    """The image `x` [H * W, C] with a border, [(H + 2b) * (W + 2b) * C], converted to `dtype`."""
     height, width, channels = shape
-    full = width + 2 * border
-    target = em.scratch(((height + 2 * border) * full, channels), dtype)
+    pixels = (height + 2 * border) * (width + 2 * border)
+    target = em.scratch((pixels * channels,), dtype)
     if border:
-        fill_border(em, target, (height, width), channels, border, value, dtype)
-
-    def row(h: Index) -> None:
-        def column(w: Index) -> None:
-            def piece(channel: Index, lanes: int) -> None:
-                values = load(x, [h * width + w, channel], lanes)
-                pixel = (h + border) * full + border + w
-                em.store(target, [pixel, channel], cast(values, dtype, lanes), lanes)
-
-            em.pieces(channels, _COPY_BYTES, piece)
-
-        em.loop(width, column)
-
-    em.loop(height, row)
+        fill_border(em, target, (height, width), channels, border, value)
+    copy_inside(em, target, x, (height, width), 0, channels, border)
     return target

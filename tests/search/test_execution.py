@@ -227,7 +227,7 @@ def test_no_process_and_no_file_outlives_the_driver(
         else:
             os.killpg(driver.pid, signal.SIGINT)
         driver.wait(timeout=30)
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 12
         while (left := alive(tree)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left, f"still there: {left}"

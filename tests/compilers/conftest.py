@@ -65,7 +65,7 @@ def random_subnet(specs: tuple[LayerSpec, ...], seed: int = 0) -> Subnet:
     """Random weights, with quantisation constants that fit values of about unit size."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, torch.Tensor] = {}
-    for spec in specs:
+    for previous, spec in zip((None, *specs), specs, strict=False):
         for name, (dtype, shape) in tensor_layout(spec).items():
             fan_in = max(1, int(np.prod(shape[1:])))
             role = name.rpartition(".")[2]
@@ -73,7 +73,8 @@ def random_subnet(specs: tuple[LayerSpec, ...], seed: int = 0) -> Subnet:
             if role == "input_scale":
                 array = np.array(8.0 / 255)
             elif role == "input_zero_point":
-                array = np.array(rng.integers(60, 130))
+                positive = previous is not None and previous.activation is Activation.RELU
+                array = np.array(0 if positive else rng.integers(60, 130))
             elif role == "scale":
                 weight = tensor_layout(spec)[f"{spec.site}.weight"][1]
                 spread = 70 * np.sqrt(np.prod(weight[1:]))

@@ -16,8 +16,10 @@ from compilers.kernel_library import KernelLibrary
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
 
+# Everything here needs compiled subnets.
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("name", ["fp32", "w8a8", "mixed"])
 def test_a_binary_gives_the_logits_of_its_module(device, builds, subnets, images, name):
     # Every stored tensor was compared during the build already; see `check.LayerCheck`.

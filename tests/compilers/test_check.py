@@ -48,7 +48,7 @@ def test_one_wrong_step_is_allowed_two_are_not(graph, images):
 
 def test_many_wrong_steps_are_a_mismatch(graph, images):
     stored = stored_values(graph, images[:1])
-    off = stored[list(stored)[0]]
+    off = stored[next(iter(stored))]
     off[:5, 0] = np.where(off[:5, 0] < 128, off[:5, 0] + 1, off[:5, 0] - 1)
     with pytest.raises(MismatchError, match=r"5 of .* differ"):
         LayerCheck(graph)(images[:1], stored)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from compilers.devices import DEVICES, DeviceConfig, LocalCpu, make_device
+from compilers.errors import DeviceError, MeasurementError
+from compilers.measurement import MeasurementConfig
+from compilers.targets import host_isas
+from spaces.errors import UnknownNameError
+from spaces.layer_spec import Operator
+
+
+def test_the_probe_declares_what_executes(device):
+    found = device.probe()
+    assert found.isa == host_isas()[0]
+    assert found.operators == frozenset(Operator)
+    assert found.schemes == {"fp32", "w8a8"}
+    assert (found.threads, found.batch) == (1, 1)
+    assert found.hardware
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 2}, {"batch": 4}, {"threads": 0}])
+def test_only_one_thread_and_batch_one(wrong):
+    with pytest.raises(DeviceError, match="allowed: 1"):
+        LocalCpu(DeviceConfig(name="cpu", **wrong))
+
+
+def test_an_isa_that_the_cpu_lacks_is_an_error(monkeypatch):
+    import compilers.targets as targets
+
+    monkeypatch.setattr(targets, "host_cpu_flags", lambda: targets.ISAS["avx2"].cpu_flags)
+    with pytest.raises(DeviceError, match="avx512_vnni"):
+        LocalCpu(DeviceConfig(name="cpu", isa="avx512_vnni"))
+    assert LocalCpu(DeviceConfig(name="cpu")).isa.name == "avx2"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": ""}, {"name": "a/b"}, {"name": "a", "isa": "neon"}, {"name": "a", "x": 1}]
+)
+def test_configs_are_validated(wrong):
+    with pytest.raises(ValidationError):
+        DeviceConfig.model_validate(wrong)
+
+
+def test_kinds_come_from_the_registry(cache):
+    assert "local_cpu" in DEVICES.names()
+    assert isinstance(make_device(DeviceConfig(name="cpu"), cache), LocalCpu)
+    with pytest.raises(UnknownNameError, match="local_cpu"):
+        make_device(DeviceConfig(name="cpu", kind="loca_cpu"), cache)
+
+
+@pytest.mark.slow
+def test_another_isa_gives_the_same_logits(cache, subnets, builds, device, images, tmp_path):
+    if "avx2" not in host_isas() or builds["fp32"].isa == "avx2":
+        pytest.skip("this CPU has one instruction set only")
+    with LocalCpu(DeviceConfig(name="avx2", isa="avx2"), cache) as other:
+        build = other.build(subnets["mixed"], subnets["mixed"].specs, tmp_path / "build")
+        assert build.isa == "avx2"
+        assert not set(build.kernels) & set(builds["mixed"].kernels)
+        found, expected = other.run(build, images), device.run(builds["mixed"], images)
+    assert np.abs(found - expected).max() / np.abs(expected).max() <= build.tolerance
+
+
+@pytest.mark.slow
+def test_a_rebuilt_library_is_not_confused_with_the_old_one(
+    device, subnets, make_subnet, images, tmp_path
+):
+    specs = subnets["fp32"].specs
+    for seed in (0, 1):
+        subnet = make_subnet(specs, seed)
+        logits = device.run(device.build(subnet, specs, tmp_path / "same"), images)
+        import torch
+
+        expected = subnet(torch.from_numpy(images)).detach().numpy()
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_measurements_of_several_builds(device, builds):
+    config = MeasurementConfig(warmup_ms=5, batch_ms=0.5, min_repeats=20, max_repeats=40)
+    found = device.time(list(builds.values()), config)
+    assert len(found) == 3
+    for measurement in found:
+        assert 0.001 < measurement.median_ms < 50
+        assert measurement.p10_ms <= measurement.median_ms <= measurement.p90_ms
+        assert 20 <= measurement.repeats <= 40
+        assert 0.3 < measurement.aa_ratio < 3
+    assert device.time([]) == []
+
+
+def test_running_a_damaged_library_is_an_error(device, builds, images, tmp_path):
+    import dataclasses
+    import shutil
+
+    shutil.copytree(builds["fp32"].folder, tmp_path / "copy")
+    (tmp_path / "copy" / "library.so").write_bytes(b"\x7fELF nonsense")
+    broken = dataclasses.replace(builds["fp32"], folder=tmp_path / "copy")
+    with pytest.raises(MeasurementError):
+        device.run(broken, images)
+    assert device.run(builds["fp32"], images).shape == (16, 10)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from compilers.errors import BuildError, MeasurementError
+from compilers.isolation import Worker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def long_request(builds):
+    return {
+        "entries": [
+            {"library": str(builds["fp32"].library), "input_shape": builds["fp32"].input_shape}
+        ],
+        "config": {"min_repeats": 10**6, "max_repeats": 10**6},
+    }
+
+
+def test_errors_of_the_child_arrive_with_their_message():
+    with Worker("runtime", MeasurementError) as worker:
+        with pytest.raises(MeasurementError, match="nowhere"):
+            worker.request("run", {"input": "/nowhere/x.npy", "library": "", "output": ""}, 60)
+        pid = worker.pid
+        with pytest.raises(MeasurementError, match="KeyError"):
+            worker.request("run", {}, 60)
+        assert worker.pid == pid, "an error is no reason for a new child"
+    assert pid is not None
+    assert not alive(pid)
+
+
+@pytest.mark.slow
+def test_a_crash_is_an_error_and_the_next_request_gets_a_new_child(builds):
+    with Worker("runtime", BuildError) as worker:
+        with pytest.raises(BuildError):
+            worker.request("run", {}, 60)
+        first = worker.pid
+        assert first is not None
+        threading.Timer(1.0, os.kill, (first, signal.SIGSEGV)).start()
+        with pytest.raises(BuildError, match="SIGSEGV"):
+            worker.request("time", long_request(builds), 60)
+        with pytest.raises(BuildError, match="KeyError"):
+            worker.request("run", {}, 60)
+        assert worker.pid not in (None, first)
+
+
+@pytest.mark.slow
+def test_a_request_that_takes_too_long_ends_its_child(builds):
+    with Worker("runtime", BuildError) as worker:
+        with pytest.raises(BuildError, match="KeyError"):
+            worker.request("run", {}, 60)
+        pid = worker.pid
+        assert pid is not None
+        start = time.monotonic()
+        with pytest.raises(BuildError, match=r"longer than 1 s"):
+            worker.request("time", long_request(builds), 1.0)
+        assert time.monotonic() - start < 10
+        assert not alive(pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_child_dies_with_its_parent(builds, busy):
+    script = f"""
+import sys
+from compilers.errors import BuildError
+from compilers.isolation import Worker
+worker = Worker("runtime", BuildError)
+try:
+    worker.request("run", {{}}, 60)
+except BuildError:
+    pass
+print(worker.pid, flush=True)
+if {busy}:
+    worker.request("time", {long_request(builds)!r}, 600)
+sys.stdin.read()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(1.0 if busy else 0.0)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
+    for pipe in (parent.stdin, parent.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def test_the_child_is_pinned():
+    cpu = max(os.sched_getaffinity(0))
+    with Worker("runtime", BuildError, cpus=(cpu,)) as worker:
+        with pytest.raises(BuildError):
+            worker.request("run", {}, 60)
+        assert worker.pid is not None
+        assert os.sched_getaffinity(worker.pid) == {cpu}

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+import compilers.measurement as measurement
+from compilers.measurement import (
+    Measurement,
+    MeasurementConfig,
+    measure_interleaved,
+    median_interval,
+    quantile,
+)
+
+
+class Machine:
+    """A clock that only the measured functions move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: int(self.now))
+
+    def function(self, name: str, microseconds, noise: float = 0.0):
+        rng = random.Random(name)
+
+        def call() -> None:
+            self.calls.append(name)
+            self.now += microseconds * 1e3 * (1 + noise * rng.random())
+
+        return call
+
+
+def test_medians_are_milliseconds_per_call(monkeypatch):
+    machine = Machine(monkeypatch)
+    fast, slow = measure_interleaved([machine.function("a", 20), machine.function("b", 3000)])
+    assert fast.median_ms == pytest.approx(0.02, rel=1e-3)
+    assert slow.median_ms == pytest.approx(3.0, rel=1e-3)
+    assert fast.batch == 50
+    assert slow.batch == 1
+    assert fast.aa_ratio == pytest.approx(1.0)
+    assert fast.p10_ms <= fast.median_ms <= fast.p90_ms
+    assert fast.warmup >= 30 / 0.02
+
+
+def test_a_steady_machine_needs_the_least_repeats_a_noisy_one_more(monkeypatch):
+    machine = Machine(monkeypatch)
+    config = MeasurementConfig(min_repeats=20, max_repeats=300)
+    steady = measure_interleaved([machine.function("a", 900)], config)[0]
+    noisy = measure_interleaved([machine.function("b", 900, noise=0.2)], config)[0]
+    hopeless = measure_interleaved([machine.function("c", 900, noise=40.0)], config)[0]
+    assert steady.repeats == 20
+    assert 20 < noisy.repeats < 300
+    assert noisy.interval < config.interval
+    assert hopeless.repeats == 300
+
+
+def test_functions_alternate_in_changing_order(monkeypatch):
+    machine = Machine(monkeypatch)
+    names = "abc"
+    functions = [machine.function(name, 2000) for name in names]
+    measure_interleaved(functions, MeasurementConfig(min_repeats=30, warmup_ms=0))
+    rounds = "".join(machine.calls[-30 * 4 :])
+    orders = {rounds[i : i + 4] for i in range(0, len(rounds), 4)}
+    assert len(orders) > 3
+    assert all(sorted(order) == sorted("aabc") for order in orders)
+
+
+def test_the_twin_tells_what_the_set_up_gets_wrong(monkeypatch):
+    machine = Machine(monkeypatch)
+    found = measure_interleaved(
+        [machine.function("a", 1000), machine.function("b", 10)],
+        twin=machine.function("twin", 1100),
+    )
+    assert [m.aa_ratio for m in found] == pytest.approx([1.1, 1.1])
+
+
+def test_progress_is_reported(monkeypatch):
+    machine = Machine(monkeypatch)
+    seen: list[tuple[str, int, int]] = []
+    config = MeasurementConfig(min_repeats=5, max_repeats=9)
+    measure_interleaved(
+        [machine.function("a", 5000)], config, progress=lambda *step: seen.append(step)
+    )
+    assert seen == [("measure", i, 9) for i in range(1, 6)]
+
+
+def test_quantiles_are_numpy_s():
+    samples = list(np.random.default_rng(0).lognormal(size=37))
+    for q in (0.0, 0.1, 0.5, 0.9, 1.0):
+        assert quantile(samples, q) == pytest.approx(np.quantile(samples, q))
+
+
+def test_the_interval_of_the_median_covers_the_truth():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        samples = list(rng.exponential(size=80) + 1)
+        width = median_interval(samples) * float(np.median(samples))
+        covered += abs(float(np.median(samples)) - (1 + np.log(2))) < width
+    assert covered >= 0.95 * 400
+    assert median_interval([1.0] * 50) == 0
+
+
+def test_a_measurement_survives_json():
+    original = Measurement(1.0, 0.9, 1.2, 40, 10, measurement.CLOCK, 1.01, 0.02, 5)
+    assert Measurement.from_json(original.to_json()) == original

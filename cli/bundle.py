@@ -36,6 +36,7 @@ def run(
     logits = model(read_input(input_, manifest["input_shape"]))
     classes = [int(c) for c in logits.argmax(axis=1)]
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("wb") as file:
             np.save(file, logits)
     if json:

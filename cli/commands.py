@@ -1,11 +1,12 @@
 """How the command line ends: which error gives which message and exit code.
 
-0: done. 1: `doctor` found a problem, or a bug (with a traceback). 2: a mistake
-that the user can mend. 130: interrupted.
+0: done. 1: `doctor` found a problem, or a bug (with a traceback). 2: something that the user can
+mend. 130: interrupted.
 """
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from typing import Any
@@ -19,12 +20,19 @@ INTERRUPTED = 130
 # Where the classes of users' mistakes live. Looked up among the modules already imported: an
 # error can only come from a module that is, and importing them here would slow `--help` down.
 _USER_ERRORS = (("spaces.errors", "NetcarveError"), ("compilers.runtime", "BundleRuntimeError"))
+# What a disk or a path given by the user can cause; a missing file (ENOENT) is rather a bug.
+_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_PATH = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Whether `error` is a mistake that the user can mend, not a bug."""
+def user_message(error: BaseException) -> str | None:
+    """What to tell the user about a mistake or circumstance that they can mend; None for a bug."""
     known = (getattr(sys.modules.get(module), name, None) for module, name in _USER_ERRORS)
-    return any(kind is not None and isinstance(error, kind) for kind in known)
+    if any(kind is not None and isinstance(error, kind) for kind in known):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _DISK | _PATH:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return None
 
 
 class Commands(TyperGroup):
@@ -50,7 +58,8 @@ class Commands(TyperGroup):
             )
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if not is_user_error(error):
+            message = user_message(error)
+            if message is None:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {message}", err=True)
             raise typer.Exit(USER_ERROR) from None

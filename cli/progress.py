@@ -112,7 +112,8 @@ class Lines:
         if phase.total > 0:
             text += f"/{phase.total} ({100 * phase.done // phase.total} %)"
         if phase.finished:
-            return f"{text}, took {duration(now - phase.began)}"
+            # A phase first heard of at its end has no duration that is known here.
+            return f"{text}, took {duration(now - phase.began)}" if now > phase.began else text
         left = phase.remaining_s(now)
         return text if left is None else f"{text}, about {duration(left)} left"
 

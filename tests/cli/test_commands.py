@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -30,6 +31,16 @@ def test_a_bug_keeps_its_traceback(netcarve, monkeypatch):
     done = netcarve("device", "list")
     assert done.exit_code == 1
     assert isinstance(done.exception, KeyError)
+
+
+def test_a_full_disk_is_no_bug_but_a_missing_file_is(netcarve, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    monkeypatch.setattr("search.devices.list_devices", _raise(full))
+    done = netcarve("device", "list")
+    assert (done.exit_code, done.stderr) == (2, "error: No space left on device: /data/x\n")
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "/data/x")
+    monkeypatch.setattr("search.devices.list_devices", _raise(missing))
+    assert isinstance(netcarve("device", "list").exception, FileNotFoundError)
 
 
 def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home):

@@ -1,33 +1,23 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from search.workspace import open_store
-
-_CODE = "from cli.main import main; main()"
 
 
 @pytest.fixture
 def complete(home):
-    """What a shell is offered after `words`."""
+    """What bash is offered after `words`."""
 
     def call(*words):
-        environment = os.environ | {
+        environment = {
             "_NETCARVE_COMPLETE": "complete_bash",
             "COMP_WORDS": " ".join(["netcarve", *words]),
             "COMP_CWORD": str(len(words)),
         }
-        done = subprocess.run(
-            [sys.executable, "-c", _CODE],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = CliRunner().invoke(app, env=environment, prog_name="netcarve")
         assert done.stderr == ""
         return done.stdout.split()
 

@@ -81,6 +81,12 @@ def test_a_short_phase_is_one_line():
     assert stream.getvalue() == "fit: 0/3 (0 %)\n"
 
 
+def test_a_phase_first_heard_of_at_its_end_claims_no_duration():
+    stream = io.StringIO()
+    Lines(stream, Clock())("measure", 6, 6)
+    assert stream.getvalue() == "measure: 6/6 (100 %)\n"
+
+
 def test_quiet_shows_nothing(capsys):
     with progress(quiet=True) as report:
         report("train", 1, 2)

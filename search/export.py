@@ -11,6 +11,7 @@ from compilers.built import Build
 from compilers.bundle import BundleInfo, write_bundle
 from search.artifacts import ArtifactStore
 from search.errors import SearchError
+from search.job import ExportSettings
 from search.models import JobRow
 from search.progress import Progress, silent
 from search.results import DeviceResults, Verified, device_results, job_devices
@@ -43,7 +44,8 @@ def export_front(
         folder: Receives `DEVICE/KEY/` and, as the job says, `DEVICE/KEY.tar.gz`.
         home: The working home, where the job's builds lie.
         device: Only this device.
-        keys: Config keys of verified subnets; default: the front.
+        keys: Config keys of verified subnets; default: the front, at most as many members as the
+            job's `export.bundles`, evenly spread.
         progress: Told about every bundle.
 
     Returns:
@@ -57,8 +59,9 @@ def export_front(
     names = job_devices(job)
     if device is not None and device not in names:
         raise UnknownNameError("device of this job", device, names)
+    limit = ExportSettings.model_validate(job.spec["settings"]["export"]).bundles
     chosen = {
-        name: _chosen(device_results(store, job, name), keys)
+        name: _chosen(device_results(store, job, name), keys, limit)
         for name in ([device] if device else names)
     }
     if not any(chosen.values()):
@@ -68,9 +71,11 @@ def export_front(
         return _write_all(session, job, chosen, Path(folder))
 
 
-def _chosen(results: DeviceResults, keys: Sequence[str] | None) -> list[Verified]:
+def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> list[Verified]:
     if keys is None:
-        return results.front
+        front = results.front
+        places = np.linspace(0, len(front) - 1, min(limit, len(front))).round().astype(int)
+        return [front[int(place)] for place in places]
     known = {v.config.key: v for v in results.verified}
     for key in keys:
         if key not in known:

@@ -45,6 +45,8 @@ class SearchSettings(_Section):
         batch: Configs verified per round.
         population: Size of the inner evolution's population.
         inner_generations: Generations of the inner evolution, on predictions only, per round.
+        precision_twins: Members of the front that are also verified with every layer in float32
+            and with every layer in 8 bits.
     """
 
     strategy: Strategy = Strategy.EVOLUTION
@@ -53,6 +55,7 @@ class SearchSettings(_Section):
     batch: Count = 6
     population: Annotated[int, Field(ge=8)] = 256
     inner_generations: Count = 60
+    precision_twins: Annotated[int, Field(ge=0)] = 3
 
 
 class Resources(ExecutionConfig):

@@ -37,8 +37,6 @@ from supernet import load_data
 
 # Configs from which the reference configs are chosen.
 REFERENCE_POOL = 4096
-# Members of a front that are also verified with every layer in float32 and in 8 bits.
-TWINS = 3
 
 
 def run_job(
@@ -207,7 +205,8 @@ class _Loop:
         space = self.session.spaces[device]
         results = device_results(self.session.store, self.session.job, device, last)
         front = results.front
-        places = np.linspace(0, len(front) - 1, min(TWINS, len(front))).round().astype(int)
+        count = min(self.session.settings.search.precision_twins, len(front))
+        places = np.linspace(0, len(front) - 1, count).round().astype(int)
         configs = [
             at_bits(results.space, front[place].config, bits)
             for place in places

@@ -9,8 +9,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from search.execution import ExecutionConfig, Executor
 
@@ -28,6 +30,13 @@ def runtime_dir() -> Iterator[Path]:
     else:
         os.environ["NETCARVE_RUNTIME_DIR"] = previous
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_job() -> dict[str, Any]:
+    """The content of a job file that is as small as a real one can be."""
+    data: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny_job.yaml").read_text())
+    return data
 
 
 @pytest.fixture(scope="session")

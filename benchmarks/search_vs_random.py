@@ -1,0 +1,125 @@
+"""This search against random search, at equal verified evaluations.
+
+For five seeds both search the same trained supernet of the digits space on this machine's CPU.
+The subnets of both fronts are then measured again, interleaved in one session, and the
+hypervolume of accuracy (selection split) and log latency is compared. The reference point is the
+worst accuracy and the worst latency of everything that either of them verified.
+
+Run it on an idle machine: `python benchmarks/search_vs_random.py [--json FILE]`. The supernet is
+trained first (minutes) unless `make search` has left it in the home folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.job import JobSettings, Strategy, load_job, parse_job
+from search.loop import run_job
+from search.pareto import hypervolume
+from search.results import DeviceResults, Verified, device_results, job_devices
+from search.session import JobSession
+from search.workspace import Workspace, open_workspace
+from spaces.files import atomic_write_text
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits.yaml"
+SEEDS = range(5)
+TARGETS = {"hv_ratio": [">=", 1.02]}
+
+
+def settings_for(seed: int, strategy: Strategy) -> JobSettings:
+    """The example job on one device, with this seed and strategy."""
+    content: dict[str, Any] = load_job(EXAMPLE).model_dump(mode="json")
+    content |= {"name": f"bench-{strategy.value}", "seed": seed, "constraints": []}
+    content["devices"] = content["devices"][:1]
+    content["search"] |= {"strategy": strategy.value, "precision_twins": 0}
+    return parse_job(content)
+
+
+def report(phase: str, done: int, total: int) -> None:
+    """One line per finished phase."""
+    if done == total:
+        print(f"  {phase}: {total}", flush=True)
+
+
+def verified_by(workspace: Workspace, settings: JobSettings) -> tuple[JobSession, DeviceResults]:
+    """Run (or find) the job and give what its search verified."""
+    job_id = run_job(settings, workspace.store, workspace.artifacts, workspace.home, report)
+    job = workspace.store.jobs.job(job_id)
+    session = JobSession(workspace.store, workspace.artifacts, job, workspace.home, report)
+    device = job_devices(job)[0]
+    return session, device_results(workspace.store, job, device, settings.search.generations)
+
+
+def measured_together(session: JobSession, members: list[Verified]) -> dict[str, float]:
+    """Config key -> latency in ms, all measured in one interleaved session."""
+    distinct = {v.config.key: v.config for v in members}
+    with session:
+        device = job_devices(session.job)[0]
+        builds = session.verifier.build(device, list(distinct.values()), "front")
+        with session.lock.exclusive("benchmark"):
+            found = session.verifier.devices[device].time(list(builds.values()))
+    return {key: m.median_ms for key, m in zip(builds, found, strict=True)}
+
+
+def volume(members: list[Verified], latency: dict[str, float], worst: np.ndarray) -> float:
+    """Hypervolume of error and log latency below the reference point."""
+    points = [[1 - v.accuracy, np.log(latency[v.config.key])] for v in members]
+    return hypervolume(np.array(points), worst)
+
+
+def one_seed(workspace: Workspace, seed: int) -> tuple[int, float, float]:
+    """Verified evaluations of each, and both hypervolumes."""
+    evolution = settings_for(seed, Strategy.EVOLUTION)
+    session, ours = verified_by(workspace, evolution)
+    other_session, random = verified_by(workspace, settings_for(seed, Strategy.RANDOM))
+    count = min(len(ours.verified), len(random.verified))
+    if len(ours.verified) != len(random.verified):
+        raise SystemExit(f"unequal budgets: {len(ours.verified)} and {len(random.verified)}")
+    for config in (v.config for v in random.front):
+        # Both jobs extract the same subnet from the same supernet: share the other's.
+        source, target = (s.folder / "subnets" / config.key for s in (other_session, session))
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+    both = [*ours.front, *random.front]
+    latency = measured_together(session, both)
+    union = [*ours.verified, *random.verified]
+    worst = np.array(
+        [
+            max(1 - v.accuracy for v in union),
+            np.log(max(*(v.measured_ms for v in union), *latency.values())),
+        ]
+    )
+    return count, volume(ours.front, latency, worst), volume(random.front, latency, worst)
+
+
+def main() -> None:
+    """Print a table; with --json write figures and targets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--home", type=Path, default=Path("netcarve-home"))
+    arguments = parser.parse_args()
+    rows = []
+    with open_workspace(arguments.home) as workspace:
+        for seed in SEEDS:
+            count, ours, random = one_seed(workspace, seed)
+            rows.append((seed, count, ours, random, ours / random))
+            print(f"seed {seed}: {ours:.5f} / {random:.5f} = {ours / random:.4f}", flush=True)
+    print("\nseed  evaluations  search   random   ratio")
+    for seed, count, ours, random, ratio in rows:
+        print(f"{seed:4d}  {count:11d}  {ours:.5f}  {random:.5f}  {ratio:.4f}")
+    figures = {"hv_ratio": statistics.mean(row[-1] for row in rows)}
+    print(f"\nhv_ratio {figures['hv_ratio']:.4f} (target >= {TARGETS['hv_ratio'][1]})")
+    if arguments.json:
+        content = {"figures": figures, "targets": TARGETS}
+        atomic_write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

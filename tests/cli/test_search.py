@@ -102,6 +102,41 @@ def test_a_bad_job_is_refused_in_a_line_and_leaves_no_job(netcarve, job_file, ch
     assert json.loads(netcarve("search", "list", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_a_finished_search_prints_fronts_and_where_things_lie(
+    netcarve, finished_job, monkeypatch, job_file, tmp_path, command
+):
+    from search import delivery
+    from search.summary import fronts
+
+    def deliver(what, store, artifacts, home, output, progress):
+        progress("search", 1, 2)
+        devices = [
+            delivery.DeviceDelivery(name, front, [output / name / m.key for m in front])
+            for name, front in fronts(store, finished_job).items()
+        ]
+        report = output / "report.md"
+        return delivery.Delivery(finished_job, devices, report, output / "front.png")
+
+    monkeypatch.setattr(delivery, command, deliver)
+    given = ["search", command, job_file() if command == "run" else finished_job]
+    given += ["--output", tmp_path / "out"]
+    done = netcarve(*given)
+    assert done.exit_code == 0
+    assert "search: 1/2 (50 %)" in done.stderr
+    assert "search: 1/2" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.endswith(":")] == ["fast:", "slow:"]
+    assert sum(line.startswith("bundle  ") for line in lines) == 2
+    assert f"report  {tmp_path / 'out' / 'report.md'}" in lines
+    assert f"plot    {tmp_path / 'out' / 'front.png'}" in lines
+    done = netcarve(*given, "--json", "--quiet")
+    assert done.stderr == ""
+    data = json.loads(done.stdout)
+    assert (data["job"], [d["device"] for d in data["devices"]]) == (finished_job, ["fast", "slow"])
+    assert len(data["devices"][0]["bundles"]) == 2
+
+
 def test_a_job_file_that_is_not_there_creates_nothing(netcarve, home, tmp_path):
     done = netcarve("search", "run", tmp_path / "none.yaml")
     assert done.exit_code == 2

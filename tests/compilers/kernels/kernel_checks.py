@@ -1,0 +1,290 @@
+"""Run in a child process: every template of one ISA against references in float64 and integers.
+
+    python kernel_checks.py ISA EVERY
+
+EVERY takes each n-th case.
+Every argument ends right before a page without access, so that a read or write beyond it kills
+the process; bytes around the output must keep their canary. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice, product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from compilers.kernel_library import compile_kernel
+from compilers.kernels import (
+    Conv,
+    Depthwise,
+    Dequantize,
+    Gemm,
+    GlobalPool,
+    Quantize,
+    SqueezeExcite,
+)
+from compilers.kernels.base import Kernel, LayerParams, QParams
+from compilers.targets import ISAS, Isa
+from spaces.layer_spec import Activation
+
+INPUT = QParams(0.0231, 113)
+RESIDUAL = QParams(0.0173, 97)
+OUTPUT = QParams(0.0371, 71)
+DTYPES = ("float32", "uint8")
+CANARY = 0xA5
+NONE, RELU, HARDSWISH = Activation.NONE, Activation.RELU, Activation.HARDSWISH
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Guarded:
+    """An array at the end of a mapping, followed by a page without access."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        page = mmap.PAGESIZE
+        size = max(array.nbytes, 1)
+        used = -(-size // 64) * 64
+        pages = -(-(used + 64) // page)
+        self.map = mmap.mmap(-1, (pages + 1) * page)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        if _libc.mprotect(ctypes.c_void_p(base + pages * page), page, 0) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
+        self.bytes = np.frombuffer(self.map, np.uint8, pages * page)
+        self.bytes[:] = CANARY
+        self.first = pages * page - used
+        self.size = array.nbytes
+        self.array = self.bytes[self.first : self.first + size].view(array.dtype)
+        self.array = self.array.reshape(array.shape)
+        self.array[...] = array
+
+    def intact(self) -> bool:
+        """Whether no byte beside the array changed."""
+        before, after = self.bytes[: self.first], self.bytes[self.first + self.size :]
+        return bool((before == CANARY).all() and (after == CANARY).all())
+
+
+@dataclass
+class Case:
+    kernel: Kernel
+    x: np.ndarray
+    residual: np.ndarray | None
+    params: LayerParams
+    expected: np.ndarray
+    exact: bool = False
+
+
+def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
+    if values.dtype != np.uint8:
+        return values.astype(np.float64)
+    return (values.astype(np.float64) - qparams.zero_point) * qparams.scale
+
+
+def activate(values: np.ndarray, activation: Activation) -> np.ndarray:
+    if activation == RELU:
+        return np.maximum(values, 0)
+    if activation == HARDSWISH:
+        return values * np.clip(values / 6 + 0.5, 0, 1)
+    return values
+
+
+def stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "float32":
+        return values
+    return np.clip(np.rint(values / OUTPUT.scale) + OUTPUT.zero_point, 0, 255)
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    if dtype == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def window(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
+    """[1, C, H, W] and [O, C / groups, k, k] -> [pixels, O], float64 (exact for integers)."""
+    padding = weight.shape[2] // 2
+    y = F.conv2d(
+        torch.from_numpy(x.astype(np.float64)),
+        torch.from_numpy(weight.astype(np.float64)),
+        stride=stride,
+        padding=padding,
+        groups=groups,
+    )
+    return y[0].permute(1, 2, 0).reshape(-1, len(weight)).numpy()
+
+
+def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: bool) -> Case:
+    """A random layer; `unit` makes scale 1, so that float32 output shows the accumulators."""
+    integer = kernel.input_dtype == "uint8"
+    if isinstance(kernel, Gemm):
+        shape: tuple[int, ...] = (kernel.n, kernel.k, 1, 1)
+        nchw, stride, groups = (1, kernel.k, kernel.m, 1), 1, 1
+    elif isinstance(kernel, Conv):
+        shape = (kernel.out_channels, kernel.in_channels, kernel.kernel, kernel.kernel)
+        nchw, stride = (1, kernel.in_channels, kernel.height, kernel.width), kernel.stride
+        groups = 1
+    else:
+        shape = (kernel.channels, 1, kernel.kernel, kernel.kernel)
+        nchw, stride = (1, kernel.channels, kernel.height, kernel.width), kernel.stride
+        groups = kernel.channels
+    x = draw(rng, nchw, kernel.input_dtype)
+    depth = float(np.prod(shape[1:]))
+    residual_dtype = getattr(kernel, "residual", None)
+    residual = draw(rng, kernel.output_shape, residual_dtype) if residual_dtype else None
+    if integer:
+        weight = rng.integers(-127, 128, shape).astype(np.int8)
+        bias = rng.integers(-20000, 20000, shape[0]).astype(np.int32)
+        scale = (rng.uniform(0.5, 1.5, shape[0]) / (5000 * depth**0.5)).astype(np.float32)
+        if unit:
+            scale = np.ones(shape[0], np.float32)
+        sums = window(x.astype(np.float64) - INPUT.zero_point, weight, stride, groups) + bias
+        value = sums * scale.astype(np.float64)
+    else:
+        weight = (rng.standard_normal(shape) / depth**0.5).astype(np.float32)
+        bias, scale = rng.standard_normal(shape[0]).astype(np.float32), None
+        value = window(x, weight, stride, groups) + bias
+    value = activate(value, kernel.activation)
+    if residual is not None:
+        value = value + real(residual, RESIDUAL)
+    params = LayerParams(
+        weight=weight[:, :, 0, 0] if isinstance(kernel, Gemm) and kernel.m == 1 else weight,
+        bias=bias,
+        scale=scale,
+        input=INPUT if integer else None,
+        residual=RESIDUAL if residual_dtype == "uint8" else None,
+        output=OUTPUT if kernel.output_dtype == "uint8" else None,
+    )
+    if not (isinstance(kernel, Conv) and kernel.input_layout == "nchw"):
+        x = np.ascontiguousarray(x[0].transpose(1, 2, 0).reshape(kernel.input_shape))
+    expected = stored(value, kernel.output_dtype)
+    return Case(kernel, x, residual, params, expected, exact=unit)
+
+
+def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
+    x = draw(rng, kernel.input_shape, kernel.input_dtype)
+    c, d = kernel.channels, kernel.hidden
+    params = LayerParams(
+        weight=(rng.standard_normal((d, c)) / c**0.5).astype(np.float32),
+        bias=rng.standard_normal(d).astype(np.float32),
+        expand_weight=rng.standard_normal((c, d)).astype(np.float32),
+        expand_bias=rng.standard_normal(c).astype(np.float32),
+        input=INPUT,
+        output=OUTPUT,
+    )
+    value = real(x, INPUT)
+    hidden = np.maximum(value.mean(0) @ params.weight.T.astype(np.float64) + params.bias, 0)
+    gate = hidden @ params.expand_weight.T.astype(np.float64) + params.expand_bias
+    expected = stored(value * np.clip(gate / 6 + 0.5, 0, 1), kernel.output_dtype)
+    return Case(kernel, x, None, params, expected)
+
+
+def other_case(kernel: GlobalPool | Quantize | Dequantize, rng: np.random.Generator) -> Case:
+    x = draw(rng, kernel.input_shape, kernel.input_dtype)
+    value = real(x, INPUT)
+    if isinstance(kernel, GlobalPool):
+        value = value.mean(0, keepdims=True)
+    expected = stored(value, kernel.output_dtype)
+    return Case(kernel, x, None, LayerParams(input=INPUT, output=OUTPUT), expected)
+
+
+def cases(rng: np.random.Generator) -> Iterator[Case]:
+    """All combinations of types on one shape of each template, and odd shapes of each."""
+    combinations = list(product(DTYPES, (NONE, RELU, HARDSWISH), (None, *DTYPES), DTYPES))
+    for input_dtype, activation, residual, output in combinations:
+        kernel = Gemm(13, 20, 40, input_dtype, activation, residual, output)
+        yield layer_case(kernel, rng, unit=False)
+        if activation == HARDSWISH:
+            conv = Conv(
+                5, 6, 8, 24, 3, 1, "nhwc", input_dtype, activation, residual, output
+            )  # fmt: skip
+            yield layer_case(conv, rng, unit=False)
+        if residual is None:
+            depthwise = Depthwise(9, 8, 24, 3, 1, input_dtype, activation, output)
+            yield layer_case(depthwise, rng, unit=False)
+    for activation, output in product((NONE, RELU, HARDSWISH), DTYPES):
+        stem = Conv(18, 18, 1, 16, 3, 2, "nchw", "float32", activation, None, output)
+        yield layer_case(stem, rng, unit=False)
+    shapes: list[Gemm | Conv | Depthwise] = [
+        Gemm(1, 64, 10),
+        Gemm(1, 8, 1),
+        Gemm(36, 8, 72),
+        Gemm(49, 72, 24),
+        Gemm(9, 128, 200),
+        Gemm(100, 16, 8),
+        Gemm(7, 260, 12),
+        Depthwise(12, 12, 72, 5, 1),
+        Depthwise(13, 7, 40, 7, 2),
+        Depthwise(24, 24, 8, 3, 2),
+        Depthwise(3, 3, 88, 7, 1),
+        Depthwise(1, 1, 16, 5, 1),
+        Depthwise(2, 5, 24, 3, 2),
+        Conv(11, 9, 12, 10, 3, 2),
+        Conv(4, 17, 16, 72, 5, 1),
+        Conv(1, 1, 8, 8, 3, 1),
+        Conv(6, 6, 40, 24, 1, 2),
+    ]
+    for shape in shapes:
+        yield layer_case(shape, rng, unit=False)
+        yield layer_case(replace(shape, input_dtype="uint8"), rng, unit=True)
+        integer = replace(shape, input_dtype="uint8", output_dtype="uint8", activation=RELU)
+        yield layer_case(integer, rng, unit=False)
+    for channels in (1, 3):
+        yield layer_case(Conv(23, 20, channels, 40, 3, 2, "nchw"), rng, unit=False)
+    for (pixels, channels, hidden), source, output in product(
+        ((36, 72, 24), (1, 8, 8), (50, 200, 56)), DTYPES, DTYPES
+    ):
+        yield excite_case(SqueezeExcite(pixels, channels, hidden, source, output), rng)
+        yield other_case(GlobalPool(pixels, channels, source, output), rng)
+    for rows, channels in ((37, 24), (1, 10)):
+        yield other_case(Quantize(rows, channels), rng)
+        yield other_case(Dequantize(rows, channels), rng)
+
+
+def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
+    """The output, and what is wrong with the arguments afterwards."""
+    import tvm_ffi
+
+    kernel = case.kernel
+    function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
+    arrays = [case.x, *([] if case.residual is None else [case.residual])]
+    arrays += kernel.constants(isa, case.params)
+    output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype))
+    inputs = [Guarded(array) for array in arrays]
+    function(*(tvm_ffi.from_dlpack(a.array) for a in (*inputs, output)))
+    wrong = [] if output.intact() else ["wrote beside its output"]
+    for array, guarded in zip(arrays, inputs, strict=True):
+        if not (np.array_equal(array, guarded.array) and guarded.intact()):
+            wrong.append("wrote to an input")
+    return output.array, wrong
+
+
+def check(isa: Isa, every: int) -> dict[str, object]:
+    rng = np.random.default_rng(7)
+    failures: list[str] = []
+    elements = differing = count = 0
+    for case in islice(cases(rng), 0, None, every):
+        count += 1
+        found, wrong = run(case, isa)
+        difference = np.abs(found.astype(np.float64) - case.expected)
+        if case.exact and difference.max() != 0:
+            wrong.append(f"accumulators differ by {difference.max()}")
+        elif found.dtype == np.uint8:
+            elements += found.size
+            differing += int((difference > 0).sum())
+            if difference.max() > 1:
+                wrong.append(f"differs by {difference.max()} steps")
+        elif (worst := difference.max() / max(1.0, np.abs(case.expected).max())) > 2e-6:
+            wrong.append(f"relative error {worst}")
+        failures += [f"{case.kernel}: {text}" for text in wrong]
+    return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
+
+
+if __name__ == "__main__":
+    print(json.dumps(check(ISAS[sys.argv[1]], int(sys.argv[2]))))

@@ -1,0 +1,68 @@
+"""Every kernel on every instruction set of this machine, in child processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compilers.targets import host_isas
+
+ROOT = Path(__file__).parents[3]
+CHECKS = Path(__file__).parent / "kernel_checks.py"
+
+ASSEMBLY = """
+import json, sys
+from compilers.kernel_library import compile_kernel
+from compilers.kernels import Depthwise, Gemm
+from compilers.targets import ISAS
+isa = ISAS[sys.argv[1]]
+kernels = [Gemm(36, 64, 96), Gemm(36, 64, 96, "uint8", "relu", None, "uint8"),
+           Depthwise(12, 12, 96, 3, 1, "uint8", "hardswish", "uint8")]
+print(json.dumps([compile_kernel(k, isa).inspect_source("asm") for k in kernels]))
+"""
+
+
+def child(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", host_isas())
+def test_outputs_match_the_references_and_stay_in_bounds(isa: str) -> None:
+    # avx512 shares its arithmetic with avx2 and its vectors with avx512_vnni.
+    every = 3 if isa == "avx512" else 1
+    result = json.loads(child(str(CHECKS), isa, str(every)))
+    assert result["failures"] == []
+    assert result["cases"] * every > 100
+    assert result["elements"] * every > 20_000
+    assert result["differing"] <= 1e-4 * result["elements"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", host_isas())
+def test_the_code_uses_the_instructions_of_its_isa_and_no_others(isa: str) -> None:
+    gemm, integer_gemm, depthwise = json.loads(child("-c", ASSEMBLY, isa))
+    for code in (gemm, integer_gemm, depthwise):
+        assert ("zmm" in code) == isa.startswith("avx512")
+        # The sums of vpmaddubsw saturate; workspace calls mean accumulators in memory.
+        assert "vpmaddubsw" not in code
+        assert "AllocWorkspace@" not in code
+    assert "vfmadd" in gemm
+    assert ("vpdpbusd" in integer_gemm) == (isa == "avx512_vnni")
+    assert ("vpdpbusd" in depthwise) == (isa == "avx512_vnni")
+    assert ("vpmaddwd" in integer_gemm) == (isa != "avx512_vnni")

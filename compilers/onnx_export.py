@@ -7,6 +7,7 @@ scale per output channel) and on the int32 bias (input scale times weight scale)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,23 @@ def run_onnx(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
 
 
-def ort_session(path: Path, batch: int | None = None) -> Any:
+def ort_session(
+    path: Path, batch: int | None = None, settings: Mapping[str, str] | None = None
+) -> Any:
     """An ONNX Runtime session on one thread with its default optimisations.
 
     Args:
         path: The model.
         batch: Fixes the symbolic batch, so that shapes are known when it optimises.
+        settings: Entries of its session configuration.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
     if batch is not None:
         options.add_free_dimension_override_by_name(BATCH, batch)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -107,7 +113,7 @@ class _Writer:
     def _constant(self, name: str, value: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -216,7 +216,8 @@ def test_a_bundle_runs_with_numpy_and_tvm_only(bundle, tmp_path, images):
     assert "outputs match" in python(run).stdout
     done = python(run, "--input", "x.npy", "--output", "y.npy")
     assert (done.returncode, done.stderr) == (0, "")
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), run_bundle(bundle, tmp_path / "x.npy"))
+    logits = run_bundle(bundle, tmp_path / "x.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), logits)
     np.save(tmp_path / "x.npy", images[:, :, 1:])
     failed = python(run, "--input", "x.npy")
     assert failed.returncode == 2

@@ -110,25 +110,32 @@ def list_devices(store: Store) -> list[RegisteredDevice]:
     return [_registered(store, row) for row in store.devices.devices()]
 
 
-def resolve_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list[RegisteredDevice]:
-    """The devices of a job, in its order: a name is looked up, a description is added.
+def find_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list[RegisteredDevice]:
+    """The devices of a job, in its order: a name is looked up, a description is probed.
+
+    Nothing is stored; `record_device` does that for a job that is accepted.
 
     Raises:
         UnknownNameError: No device has that name.
         DeviceError: This machine cannot be that device.
-        RecordConflictError: Another device has the name of a description.
     """
-    # Every name is looked up and every description probed before anything is stored.
-    for device in devices:
-        if isinstance(device, str):
-            store.devices.device(device)
-    probed = {d.name: _probe(d) for d in devices if not isinstance(d, str)}
     return [
         show_device(store, device)
         if isinstance(device, str)
-        else _record(store, device, probed[device.name], replace=False)
+        else RegisteredDevice(device.name, device, _probe(device))
         for device in devices
     ]
+
+
+def record_device(store: Store, device: RegisteredDevice, *, replace: bool = False) -> None:
+    """Store a device, or what its new probe found.
+
+    Raises:
+        RecordConflictError: Another device has that name, and `replace` is False.
+    """
+    content = device.config, device.capabilities.to_json()
+    if not store.devices.record_device(device.name, *content, replace=replace):
+        store.devices.record_device(device.name, *content, replace=True)
 
 
 def register_space_file(store: Store, file: str | Path, device: str) -> NamedSpace:
@@ -169,30 +176,28 @@ def register_space_text(store: Store, text: str, device: str) -> NamedSpace:
     return NamedSpace(space.name, space, device, registration.base)
 
 
-def device_space(store: Store, device: str, base: SearchSpace) -> SearchSpace:
+def device_space(store: Store, device: RegisteredDevice, base: SearchSpace) -> SearchSpace:
     """The part of `base` that a search may use on a device: what the device executes and what is
     registered for it.
 
     Args:
         store: The store.
-        device: A registered device.
+        device: A device, registered or not.
         base: The space of a job; its name is the one that registrations give as their base.
 
     Raises:
-        UnknownNameError: No such device.
         SpaceError: Nothing is left of a dimension, or the registration is for another version of
             the base space.
     """
-    known = show_device(store, device)
-    allowed = base.restrict(known.capabilities)
-    for row in store.devices.spaces(device):
+    allowed = base.restrict(device.capabilities)
+    for row in store.devices.spaces(device.name):
         if row.base_space != base.name:
             continue
         registered = SearchSpace.from_json(row.space)
         if registered.names != base.names:
             raise SpaceError(
-                f"space {row.name!r} of device {device!r} was registered for another version of "
-                f"{base.name}; register it again"
+                f"space {row.name!r} of device {device.name!r} was registered for another version "
+                f"of {base.name}; register it again"
             )
         choices = {}
         for own, wanted in zip(allowed.dimensions, registered.dimensions, strict=True):
@@ -200,7 +205,7 @@ def device_space(store: Store, device: str, base: SearchSpace) -> SearchSpace:
             if not choices[own.name]:
                 raise SpaceError(
                     f"nothing is left of {own.name}: the job allows {own.choices}, the space "
-                    f"{row.name!r} of device {device!r} allows {wanted.choices}"
+                    f"{row.name!r} of device {device.name!r} allows {wanted.choices}"
                 )
         allowed = allowed.restrict(choices=choices)
     return allowed

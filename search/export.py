@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +66,28 @@ def export_front(
     }
     if not any(chosen.values()):
         raise SearchError(f"job {job_id} has no verified subnet to export yet; run or resume it")
-    session = JobSession(store, artifacts, job, home, progress)
-    with session, store.jobs.phase(job_id, "export"):
-        return _write_all(session, job, chosen, Path(folder))
+    target = Path(folder).absolute()
+    places = {(n, v.config.key): target / n / v.config.key for n, vs in chosen.items() for v in vs}
+    known = {
+        (row.device, row.config_key): row.manifest_sha256
+        for row in store.results.bundles(job_id)
+        if row.path == str(places.get((row.device, row.config_key)))
+    }
+    missing = {
+        name: [v for v in members if not _unchanged(places[name, v.config.key], known)]
+        for name, members in chosen.items()
+    }
+    if any(missing.values()):
+        session = JobSession(store, artifacts, job, home, progress)
+        with session, store.jobs.phase(job_id, "export"):
+            _write_all(session, job, missing, target)
+    return [place for place in places.values() if (place / MANIFEST).exists()]
+
+
+def _unchanged(place: Path, known: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the bundle that the store knows lies there with the same manifest."""
+    manifest, recorded = place / MANIFEST, known.get((place.parent.name, place.name))
+    return recorded is not None and manifest.exists() and sha256_file(manifest) == recorded
 
 
 def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> list[Verified]:
@@ -84,32 +103,25 @@ def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> l
 
 
 def _write_all(
-    session: JobSession, job: JobRow, chosen: dict[str, list[Verified]], folder: Path
-) -> list[Path]:
-    """Write a bundle of every chosen subnet; those that are there unchanged stay."""
-    total = sum(map(len, chosen.values()))
-    written: list[Path] = []
+    session: JobSession, job: JobRow, chosen: Mapping[str, list[Verified]], folder: Path
+) -> None:
+    """Write a bundle of every chosen subnet."""
+    total, done = sum(map(len, chosen.values())), 0
+    session.progress("export: bundles", 0, total)
     for name, members in chosen.items():
         builds = session.verifier.build(name, [m.config for m in members], "export")
         for member in members:
-            build = builds.get(member.config.key)
-            if build is not None:
-                path = folder / name / member.config.key
-                _write(session, job, name, member, build, path)
-                written.append(path)
-            session.progress("export: bundles", len(written), total)
-    return written
+            key = member.config.key
+            if key in builds:
+                _write(session, job, name, member, builds[key], folder / name / key)
+            done += 1
+            session.progress("export: bundles", done, total)
 
 
 def _write(
     session: JobSession, job: JobRow, device: str, member: Verified, build: Build, path: Path
 ) -> None:
     key = member.config.key
-    for row in session.store.results.bundles(job.id, device=device):
-        manifest = Path(row.path) / MANIFEST
-        same = Path(row.path) == path.absolute() and row.config_key == key
-        if same and manifest.exists() and sha256_file(manifest) == row.manifest_sha256:
-            return
     accuracy = binary_accuracy(session, device, build, session.data)
     info = BundleInfo(
         config=member.config.to_json(),
@@ -132,7 +144,7 @@ def _write(
         job.id,
         device,
         key,
-        path=str(path.absolute()),
+        path=str(path),
         manifest_sha256=sha256_file(path / MANIFEST),
         metrics={"report_accuracy": accuracy},
     )

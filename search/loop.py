@@ -20,7 +20,7 @@ import numpy as np
 
 from predictors import RidgeLatencyPredictor
 from search.artifacts import ArtifactStore
-from search.devices import device_space, resolve_devices
+from search.devices import device_space, find_devices, record_device
 from search.errors import JobConfigError
 from search.job import JobSettings, Strategy
 from search.lease import Lease
@@ -92,14 +92,16 @@ def resume_job(
 def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
     """The job as it is stored: everything that decides its result."""
     space, data = settings.search_space(), load_data(settings.data)
-    devices = resolve_devices(store, settings.devices)
-    spaces = {device.name: device_space(store, device.name, space) for device in devices}
+    devices = find_devices(store, settings.devices)
+    spaces = {device.name: device_space(store, device, space) for device in devices}
     for name, restricted in spaces.items():
         _check_budget(settings, restricted, name)
     if data.classes != space.family.classes:
         raise JobConfigError(
             f"the data has {data.classes} classes, the space {space.name} {space.family.classes}"
         )
+    for device in devices:
+        record_device(store, device)
     return {
         "settings": settings.decisive(),
         "space": space.to_json(),

@@ -90,6 +90,9 @@ class Verifier:
             done += 1
             self.progress(f"{label}: accuracy", done, len(wanted))
 
+        if not tasks:
+            return
+        self.progress(f"{label}: accuracy", 0, len(wanted))
         with self._busy("accuracy evaluation"):
             retries = self.settings.resources.retries
             self.executor.run_tasks(evaluate_subnet, tasks, retries=retries, on_result=store)
@@ -121,9 +124,11 @@ class Verifier:
                 self._failed(f"build for {device}", wanted[result.index], result.failure)
             self.progress(f"{label}: build for {device}", done, len(wanted))
 
-        with self._busy("compilation"):
-            retries = self.settings.resources.retries
-            self.executor.run_tasks(build_binary, tasks, retries=retries, on_result=report)
+        if tasks:
+            self.progress(f"{label}: build for {device}", 0, len(wanted))
+            with self._busy("compilation"):
+                retries = self.settings.resources.retries
+                self.executor.run_tasks(build_binary, tasks, retries=retries, on_result=report)
         builds = ((c.key, self._existing_build(device, c)) for c in evaluated)
         return {key: build for key, build in builds if build is not None}
 
@@ -151,6 +156,8 @@ class Verifier:
         wanted = [c for c in _distinct(configs) if c.key not in known]
         builds = self.build(device, wanted, label)
         ready = [c for c in wanted if c.key in builds]
+        if ready:
+            self.progress(f"{label}: measure on {device}", 0, len(ready))
         sessions = [ready[i : i + SESSION] for i in range(0, len(ready), SESSION)]
         done = 0
         while sessions:

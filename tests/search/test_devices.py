@@ -10,12 +10,13 @@ from compilers.targets import host_isas
 from search.devices import (
     add_device,
     device_space,
+    find_devices,
     list_devices,
     parse_device,
     probe_device,
+    record_device,
     register_space_file,
     register_space_text,
-    resolve_devices,
     show_device,
 )
 from search.errors import RecordConflictError, SearchError
@@ -83,12 +84,14 @@ def test_a_bad_device_is_refused_and_not_stored(store, settings, error, message)
     assert list_devices(store) == []
 
 
-def test_devices_of_a_job_are_looked_up_or_added(store):
+def test_devices_of_a_job_are_looked_up_or_probed_and_stored_when_asked(store):
     add_device(store, {"name": "known"})
     described = DeviceConfig(name="new", isa=SLOWEST)
-    found = resolve_devices(store, ["known", described])
+    found = find_devices(store, ["known", described])
     assert [device.name for device in found] == ["known", "new"]
-    assert resolve_devices(store, [described])[0] == show_device(store, "new")
+    assert [device.name for device in list_devices(store)] == ["known"]
+    record_device(store, found[1])
+    assert find_devices(store, ["new"]) == [found[1]] == [show_device(store, "new")]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_devices_of_a_job_are_looked_up_or_added(store):
 )
 def test_a_job_with_one_bad_device_adds_none(store, devices, error):
     with pytest.raises(error):
-        resolve_devices(store, devices)
+        find_devices(store, devices)
     assert list_devices(store) == []
 
 
@@ -111,23 +114,23 @@ def test_a_registered_space_restricts_the_base_on_that_device_only(store):
     registered = register_space_text(store, text, "small")
     assert show_device(store, "small").spaces == (registered.name,) == (f"{BASE}@small",)
     base = get_space(BASE)
-    assert device_space(store, "small", base).key == registered.space.key
-    assert device_space(store, "other", base).key == base.key
+    assert device_space(store, show_device(store, "small"), base).key == registered.space.key
+    assert device_space(store, show_device(store, "other"), base).key == base.key
 
 
 def test_a_device_space_is_the_intersection_with_what_the_job_wants(store):
     add_device(store, {"name": "cpu"})
     register_space_text(store, f"base: {BASE}\nchoices: {{resolution: [20, 24]}}", "cpu")
     job = get_space(BASE).restrict(choices={"resolution": (24, 32)})
-    found = device_space(store, "cpu", job)
+    found = device_space(store, show_device(store, "cpu"), job)
     assert found.dimensions[found.position("resolution")].choices == (24,)
     narrow = get_space(BASE).restrict(choices={"resolution": (32,)})
     with pytest.raises(SpaceError, match=r"nothing is left of resolution.*\(32,\).*\(20, 24\)"):
-        device_space(store, "cpu", narrow)
+        device_space(store, show_device(store, "cpu"), narrow)
 
 
 def test_without_registration_the_probe_decides(store, float_device):
-    assert _bits(device_space(store, float_device, get_space(BASE))) == {(32,)}
+    assert _bits(device_space(store, show_device(store, float_device), get_space(BASE))) == {(32,)}
 
 
 def test_one_space_per_device_and_base(store):
@@ -138,7 +141,7 @@ def test_one_space_per_device_and_base(store):
     text = f"base: {BASE}\nname: a\nchoices: {{resolution: [20]}}"
     register_space_text(store, text, "cpu")
     assert show_device(store, "cpu").spaces == ("a",)
-    found = device_space(store, "cpu", get_space(BASE))
+    found = device_space(store, show_device(store, "cpu"), get_space(BASE))
     assert found.dimensions[found.position("resolution")].choices == (20,)
 
 

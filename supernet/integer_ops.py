@@ -113,7 +113,10 @@ def _(
     padding: int,
     groups: int,
 ) -> Tensor:
-    size = [(s + 2 * padding - k) // stride + 1 for s, k in zip(x.shape[2:], weight.shape[2:])]
+    size = [
+        (s + 2 * padding - k) // stride + 1
+        for s, k in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
     return x.new_empty((x.shape[0], weight.shape[0], *size), dtype=torch.float32)
 
 

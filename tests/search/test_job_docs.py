@@ -1,0 +1,55 @@
+"""docs/job.md names every key of the job file and of the registration file, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from compilers.devices import DeviceConfig
+from search.job import ExportSettings, JobSettings, Resources, SearchSettings
+from search.objectives import METRICS, Constraint, Objective
+from spaces.registration import SpaceRegistration
+from supernet import DataConfig, SupernetConfig
+
+PAGE = (Path(__file__).parents[2] / "docs" / "job.md").read_text()
+SECTIONS = {
+    "Job": (JobSettings,),
+    "data": (DataConfig,),
+    "supernet": (SupernetConfig,),
+    "devices": (DeviceConfig,),
+    "objectives and constraints": (Objective, Constraint),
+    "search": (SearchSettings,),
+    "resources": (Resources,),
+    "export": (ExportSettings,),
+    "The space registration file": (SpaceRegistration,),
+}
+
+
+def _section(name):
+    return re.search(rf"^#+ {re.escape(name)}$(.*?)(?=^#|\Z)", PAGE, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(("section", "models"), SECTIONS.items(), ids=list(SECTIONS))
+def test_every_key_is_documented_and_nothing_else(section, models):
+    documented = set(re.findall(r"^\| `(\w+)` \|", _section(section), re.MULTILINE))
+    assert documented == {name for model in models for name in model.model_fields}
+
+
+@pytest.mark.parametrize(("section", "models"), SECTIONS.items(), ids=list(SECTIONS))
+def test_documented_defaults_are_the_real_ones(section, models):
+    for name, shown in re.findall(
+        r"^\| `(\w+)` \| `?([\w.]+)`? \|", _section(section), re.MULTILINE
+    ):
+        field = models[0].model_fields[name]
+        if not field.is_required() and shown not in ("all", "none", "BASE"):
+            default = str(field.default).lower()
+            assert float(default) == float(shown) if shown[0].isdigit() else default == shown
+
+
+def test_every_metric_and_unit_is_documented():
+    text = _section("objectives and constraints")
+    for name, metric in METRICS.items():
+        assert f"`{name}`" in text
+        assert any(f"`{unit}`" in text for unit in metric.units)

@@ -194,8 +194,32 @@ def other_case(kernel: GlobalPool | Quantize | Dequantize, rng: np.random.Genera
     return Case(kernel, x, None, LayerParams(input=INPUT, output=OUTPUT), expected)
 
 
+def ties_case() -> Case:
+    """Halves of a step, which round to even, and values far beyond the range."""
+    halves = np.arange(-300, 300, dtype=np.float64) / 2
+    steps = np.concatenate([halves, [-1e6, 1e6, -4e4, 4e4]])
+    qparams = QParams(0.25, 71)
+    expected = np.clip(np.rint(steps) + qparams.zero_point, 0, 255)[None]
+    x = (steps * qparams.scale).astype(np.float32)[None]
+    kernel = Quantize(1, len(steps))
+    return Case(kernel, x, None, LayerParams(output=qparams), expected, exact=True)
+
+
+def gemm_ties_case() -> Case:
+    """The same through the packed conversion of a matrix product with an identity weight."""
+    case = ties_case()
+    size = case.x.shape[1]
+    params = replace(
+        case.params, weight=np.eye(size, dtype=np.float32), bias=np.zeros(size, np.float32)
+    )
+    kernel = Gemm(1, size, size, output_dtype="uint8")
+    return replace(case, kernel=kernel, params=params)
+
+
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """All combinations of types on one shape of each template, and odd shapes of each."""
+    yield ties_case()
+    yield gemm_ties_case()
     combinations = list(product(DTYPES, (NONE, RELU, HARDSWISH), (None, *DTYPES), DTYPES))
     for input_dtype, activation, residual, output in combinations:
         kernel = Gemm(13, 20, 40, input_dtype, activation, residual, output)

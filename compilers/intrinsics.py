@@ -24,11 +24,6 @@ def round_to_int(value: Any, lanes: int) -> Any:
     return _intrinsic(f"int32x{lanes}", "llvm.lrint", value)
 
 
-def truncate_to_int(value: Any, lanes: int) -> Any:
-    """float32 -> int32 of values that are integers already."""
-    return tirx.Cast(f"int32x{lanes}", value)
-
-
 _PACKS = {
     16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
     8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),

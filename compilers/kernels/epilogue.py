@@ -64,7 +64,7 @@ class Epilogue:
         residual: element type of the residual tensor, or None.
         output_dtype: element type of the output.
         input_dtype: element type of the kernel's input.
-        integer: whether accumulators are int32, to be scaled per channel, or float32.
+        integer: whether accumulators are sums of integers, to be scaled per channel.
     """
 
     activation: Activation
@@ -134,7 +134,7 @@ class Cell:
         channel: first output channel.
         lanes: vector length.
         valid: channels that exist.
-        accumulator: int32 or float32 vector.
+        accumulator: int32 or float32 vector of sums.
         follows: whether it lies directly behind the previous cell of its list in memory.
     """
 

@@ -1,0 +1,279 @@
+"""The three ways to compute a depthwise convolution: float32, integers with and without VNNI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from compilers.errors import KernelError
+from compilers.intrinsics import Vpdpbusd, interleave_pixels
+from compilers.kernels.emitter import (
+    Buffer,
+    Emitter,
+    Expr,
+    Index,
+    cast,
+    load,
+    minimum,
+    splat,
+)
+from compilers.kernels.epilogue import Cell, EpilogueCode
+from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs
+from compilers.kernels.window import copy_inside, fill_border, window_rows
+
+if TYPE_CHECKING:
+    from compilers.kernels.depthwise import Depthwise
+    from compilers.targets import Isa
+
+PIXELS = 4
+"""Horizontally adjacent pixels that one vpdpbusd multiplies per lane."""
+
+_TILE_ROWS, _TILE_COLUMNS = 4, 2
+"""Output pixels whose windows share operands in the integer kernel."""
+
+
+class DepthwiseCode:
+    """What the three variants share: blocks of channels outside, rows, tiles of columns.
+
+    A last block that is not full overlaps its neighbour, so that every vector is full.
+    """
+
+    def __init__(self, kernel: Depthwise, isa: Isa) -> None:
+        self.kernel = kernel
+        self.isa = isa
+        self.em = Emitter()
+        self.lanes = kernel.lanes(isa)
+        self.blocks = -(-kernel.channels // self.lanes)
+
+    def arguments(
+        self, weight_shape: tuple[int, ...], weight_dtype: str, start_dtype: str = "float32"
+    ) -> None:
+        kernel, em = self.kernel, self.em
+        self.x = em.argument("x", kernel.input_shape, kernel.input_dtype)
+        self.weight = em.argument("weight", weight_shape, weight_dtype)
+        self.start = em.argument("start", (kernel.channels,), start_dtype)
+        self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, self.isa.vector_lanes)
+        self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
+
+    def each_block(self, body: Callable[[Index, Index], None]) -> Any:
+        """Run `body(block, first channel)` over the channels, and close the function."""
+
+        def block(j: Index) -> None:
+            first = j * self.lanes
+            if self.kernel.channels % self.lanes:
+                last = self.kernel.channels - self.lanes
+                first = (
+                    min(first, last) if isinstance(j, int) else self.em.let(minimum(first, last))
+                )
+            body(j, first)
+
+        self.em.loop(self.blocks, block)
+        return self.em.function(self.kernel.symbol(self.isa))
+
+    def each_pixel(self, body: Callable[[Index], None]) -> None:
+        """Run `body` over the pixels of the input."""
+        self.em.loop(self.kernel.height * self.kernel.width, body)
+
+    def store(self, sums: Sequence[tuple[Index, Buffer]], channel: Index) -> None:
+        """Finish (output pixel, accumulator) pairs of one block of channels."""
+        cells = []
+        for pixel, total in sums:
+            value = self.em.let(self.finished(load(total, [0], self.lanes), channel))
+            cells.append(Cell(pixel, channel, self.lanes, self.lanes, value))
+        self.tail.store(self.out, cells)
+
+    def finished(self, value: Expr, channel: Index) -> Expr:
+        """The accumulator that the epilogue takes."""
+        del channel
+        return value
+
+
+class FloatCode(DepthwiseCode):
+    """float32: taps outside the image are skipped, each input column of a tile is loaded once."""
+
+    accumulator = "float32"
+
+    def column_limit(self) -> int:
+        """Accumulators, the window row's weights and one pixel must fit the registers."""
+        return min(8, self.isa.vector_registers - self.kernel.kernel - 2)
+
+    def build(self) -> Any:
+        kernel = self.kernel
+        self.arguments((kernel.kernel**2, kernel.channels), "float32")
+        self.source: Buffer = self.x
+
+        def block(_: Index, channel: Index) -> None:
+            self.rows(channel, channel)
+
+        return self.each_block(block)
+
+    def rows(self, channel: Index, source_channel: Index) -> None:
+        kernel, em = self.kernel, self.em
+        runs = column_runs(
+            kernel.out_width, kernel.width, kernel.kernel, kernel.stride, self.column_limit()
+        )
+
+        def row(oh: Index) -> None:
+            taps = window_rows(em, oh, kernel.height, kernel.kernel, kernel.stride)
+            for run in runs:
+
+                def tile(i: Index, run: ColumnRun = run) -> None:
+                    ow = run.first + i * run.width
+                    self.tile(oh, ow, run, taps, channel, source_channel)
+
+                em.loop(run.tiles, tile)
+
+        em.loop(kernel.out_height, row)
+
+    def start_value(self, channel: Index) -> Expr:
+        """What an accumulator starts with."""
+        return load(self.start, [channel], self.lanes)
+
+    def tile(
+        self,
+        oh: Index,
+        ow: Index,
+        run: ColumnRun,
+        taps: tuple[Index, Index],
+        channel: Index,
+        source_channel: Index,
+    ) -> None:
+        kernel, em, lanes = self.kernel, self.em, self.lanes
+        k, stride = kernel.kernel, kernel.stride
+        sums = [em.register(lanes) for _ in range(run.width)]
+        for total in sums:
+            em.store(total, [0], self.start_value(channel), lanes)
+
+        def window_row(kh: Index) -> None:
+            first = (oh * stride - k // 2 + kh) * kernel.width
+            weights = [em.let(load(self.weight, [kh * k + kw, channel], lanes)) for kw in range(k)]
+            for dx in range((run.width - 1) * stride + k):
+                column = ow * stride - k // 2 + dx
+                reached = [(t, dx - t * stride) for t in range(run.width)]
+                reached = [(t, kw) for t, kw in reached if 0 <= kw < k]
+                if not reached or not (run.inside or 0 <= column < kernel.width):
+                    continue
+                pixel = em.let(load(self.source, [first + column, source_channel], lanes))
+                for t, kw in reached:
+                    value = load(sums[t], [0], lanes) + pixel * weights[kw]
+                    em.store(sums[t], [0], value, lanes)
+
+        first_row, count = taps
+        em.loop(count, window_row, start=first_row)
+        pixel = oh * kernel.out_width + ow
+        self.store([(pixel + t, total) for t, total in enumerate(sums)], channel)
+
+
+class WidenedCode(FloatCode):
+    """Integers without VNNI: q - zero_point as float32, whose sums of a window are exact.
+
+    A product is below 2^15.1 and a window has at most 2^8 taps, so that every partial sum is an
+    integer below 2^24. The bias, which may be larger, comes last: one rounding to float32, where
+    converting an int32 sum would round too.
+    """
+
+    def build(self) -> Any:
+        kernel, em, lanes = self.kernel, self.em, self.lanes
+        if kernel.kernel > 15:
+            raise KernelError(f"integer depthwise with kernel {kernel.kernel}: at most 15")
+        self.arguments((kernel.kernel**2, kernel.channels), "float32")
+        self.source = em.scratch((kernel.height * kernel.width, lanes))
+        zero = em.let(self.tail.input_zero(lanes))
+
+        def block(_: Index, channel: Index) -> None:
+            def pixel(p: Index) -> None:
+                integer = cast(load(self.x, [p, channel], lanes), "int32", lanes) - zero
+                em.store(self.source, [p, 0], cast(integer, "float32", lanes), lanes)
+
+            self.each_pixel(pixel)
+            self.rows(channel, 0)
+
+        return self.each_block(block)
+
+    def start_value(self, channel: Index) -> Expr:
+        """The bias comes last."""
+        del channel
+        return splat(0.0, self.lanes)
+
+    def finished(self, value: Expr, channel: Index) -> Expr:
+        """The exact sum, plus the bias."""
+        return value + load(self.start, [channel], self.lanes)
+
+
+class InterleavedCode(DepthwiseCode):
+    """Integers with VNNI: the four bytes of a lane are four horizontally adjacent pixels.
+
+    Each block of channels is copied once with a border of the zero point, so that four pixels of
+    a block are 64 consecutive bytes: one load and one permutation give the operand, and it serves
+    every window row that covers it. A tile is some output rows of one or two columns.
+    """
+
+    def build(self) -> Any:
+        kernel, em, lanes = self.kernel, self.em, self.lanes
+        k = kernel.kernel
+        self.groups = -(-k // PIXELS)
+        self.arguments((self.blocks, k, self.groups, lanes * PIXELS), "int8", "int32")
+        border = k // 2
+        self.full_width = kernel.width + 2 * border
+        # The last operand of a row reaches beyond the window: those taps are zero.
+        pixels = (kernel.height + 2 * border) * self.full_width + self.groups * PIXELS - k
+        self.image = em.scratch((pixels * lanes,), "uint8")
+        zero = self.tail.input_zero
+        size = (kernel.height, kernel.width)
+        fill_border(em, self.image, size, lanes, border, zero)
+        rows = row_runs(kernel.out_height, even_parts(kernel.out_height, _TILE_ROWS)[0])
+        columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
+
+        def block(j: Index, channel: Index) -> None:
+            copy_inside(em, self.image, self.x, size, channel, lanes, border)
+            for first_row, row_tiles, height in rows:
+
+                def row(i: Index, first: int = first_row, height: int = height) -> None:
+                    for first_column, column_tiles, width in columns:
+
+                        def tile(c: Index, start: int = first_column, width: int = width) -> None:
+                            oh, ow = first + i * height, start + c * width
+                            self.tile(oh, ow, height, width, j, channel)
+
+                        em.loop(column_tiles, tile)
+
+                em.loop(row_tiles, row)
+
+        return self.each_block(block)
+
+    def tile(
+        self, oh: Index, ow: Index, height: int, width: int, block: Index, channel: Index
+    ) -> None:
+        kernel, em, lanes, dot = self.kernel, self.em, self.lanes, Vpdpbusd()
+        k, stride = kernel.kernel, kernel.stride
+        sums = [[em.register(lanes, "int32") for _ in range(width)] for _ in range(height)]
+        for line in sums:
+            for total in line:
+                em.store(total, [0], load(self.start, [channel], lanes), lanes)
+        weights = [
+            [em.let(load(self.weight, [block, kh, g, 0], lanes * PIXELS))
+             for g in range(self.groups)]
+            for kh in range(k)
+        ]  # fmt: skip
+        for dy in range((height - 1) * stride + k):
+            reached = [(r, dy - r * stride) for r in range(height)]
+            reached = [(r, kh) for r, kh in reached if 0 <= kh < k]
+            for t in range(width) if reached else ():
+                for g in range(self.groups):
+                    pixel = (oh * stride + dy) * self.full_width + (ow + t) * stride
+                    at = (pixel + g * PIXELS) * lanes
+                    four = em.let(load(self.image, [at], lanes * PIXELS))
+                    pixels = em.let(interleave_pixels(four, lanes))
+                    for r, kh in reached:
+                        old = load(sums[r][t], [0], lanes)
+                        new = dot.accumulate(old, pixels, weights[kh][g], lanes)
+                        em.store(sums[r][t], [0], new, lanes)
+        pixel = oh * kernel.out_width + ow
+        self.store(
+            [
+                (pixel + r * kernel.out_width + t, total)
+                for r, line in enumerate(sums)
+                for t, total in enumerate(line)
+            ],
+            channel,
+        )

@@ -74,13 +74,14 @@ class _Measured(BaseModel):
         if not isinstance(data, Mapping) or "name" not in data:
             return data
         kind, name = cls.__name__.lower(), data["name"]
-        if name not in METRICS:
+        # A list or mapping would not even be hashable.
+        if not isinstance(name, str) or name not in METRICS:
             raise ValueError(str(UnknownNameError("metric", str(name), METRICS)))
-        units = ", ".join(METRICS[name].units)
-        if data.get("unit") is None:
+        unit, units = data.get("unit"), ", ".join(METRICS[name].units)
+        if unit is None:
             raise ValueError(f"{kind} {name!r} has no unit; allowed: {units}")
-        if data["unit"] not in METRICS[name].units:
-            raise ValueError(f"unit {data['unit']!r} of {kind} {name!r}; allowed: {units}")
+        if not isinstance(unit, str) or unit not in METRICS[name].units:
+            raise ValueError(f"unit {unit!r} of {kind} {name!r}; allowed: {units}")
         return data
 
     @classmethod
@@ -123,8 +124,9 @@ class Objective(_Measured):
     @model_validator(mode="before")
     @classmethod
     def _default_direction(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("name") in METRICS:
-            return {"direction": METRICS[data["name"]].direction, **data}
+        name = data.get("name") if isinstance(data, Mapping) else None
+        if isinstance(name, str) and name in METRICS:
+            return {"direction": METRICS[name].direction, **data}
         return data
 
     def minimised(self, value: ArrayLike) -> Any:

@@ -18,7 +18,7 @@ class SupernetConfig(BaseModel):
     """How a supernet is trained.
 
     Attributes:
-        seed: Decides initial weights, batches, augmentation and sampled configs.
+        seed: Decides initial weights, batches, augmentation and sampled configs; below 2**31.
         warmup_epochs: Epochs of the largest network alone, in float32.
         epochs: Epochs of sandwich training.
         batch_size: Images a step.
@@ -37,7 +37,7 @@ class SupernetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     warmup_epochs: Positive = 12
     epochs: Positive = 28
     batch_size: Annotated[int, Field(ge=8)] = 64

@@ -9,13 +9,13 @@ import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from supernet.errors import DataError
@@ -29,9 +29,9 @@ class DataConfig(BaseModel):
 
     Attributes:
         name: `digits` (scikit-learn's 8x8 handwritten digits) or `npz`.
-        path: For `npz`: a file with `images` [n, h, w] or [n, c, h, w] and integer `labels` [n].
+        path: For `npz` only; made absolute: a file with `images` [n, h, w] or [n, c, h, w] and integer `labels` [n].
             Integer images hold 0 to 255, float images 0 to 1.
-        seed: Decides the stratified split.
+        seed: Decides the stratified split; below 2**31.
         selection_share: Share of the images in the selection split.
         report_share: Share of the images in the report split.
     """
@@ -40,9 +40,26 @@ class DataConfig(BaseModel):
 
     name: Annotated[str, Field(pattern="^(digits|npz)$")] = "digits"
     path: Path | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     selection_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     report_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        # A stored job is continued from other working folders, and by other processes.
+        return None if path is None else path.absolute()
+
+    @model_validator(mode="after")
+    def _path_fits_name(self) -> Self:
+        if self.name == "npz" and self.path is None:
+            raise ValueError("data set 'npz' needs a path to a .npz file with images and labels")
+        if self.name != "npz" and self.path is not None:
+            raise ValueError(
+                f"data set {self.name!r} has no path, got '{self.path}'; for a file of your own "
+                "write 'name: npz'"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +100,7 @@ def load_data(config: DataConfig) -> DataSplits:
     Raises:
         DataError: The file is missing or malformed, holds one class, or too few images of one.
     """
-    images, labels = _digits() if config.name == "digits" else _npz(config.path)
+    images, labels = _digits() if config.path is None else _npz(config.path)
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise DataError(f"the data set has {len(classes)} class; at least 2 are needed")
@@ -123,9 +140,7 @@ def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return (digits.images[:, None] / 16).astype(np.float32), digits.target.astype(np.int64)
 
 
-def _npz(path: Path | None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    if path is None:
-        raise DataError("data set 'npz' needs a path to a .npz file with images and labels")
+def _npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]

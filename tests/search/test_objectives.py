@@ -28,6 +28,11 @@ def test_a_bound_is_read_in_the_users_unit():
         ({"name": "latenci", "unit": "ms"}, "Did you mean 'latency'"),
         ({"name": "latency", "unit": "ms", "wieght": 1}, "unknown key 'wieght'"),
         ({"name": "latency", "unit": "ms", "direction": "up"}, "direction"),
+        ({"name": ["accuracy"], "unit": "%"}, r"unknown metric \"\['accuracy'\]\""),
+        ({"name": {"latency": 1}, "unit": "ms"}, "unknown metric"),
+        ({"name": "latency", "unit": ["ms"]}, r"unit \['ms'\] of objective 'latency'; allowed: us"),
+        ({"name": "latency", "unit": {"ms": 1}}, "allowed: us"),
+        ({"name": None, "unit": "ms"}, "unknown metric 'None'"),
     ],
 )
 def test_a_bad_objective_is_a_typed_error(data, message):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from supernet.config import SupernetConfig
 from supernet.data import Augmentation, DataConfig, augment, load_data, resize
 from supernet.errors import DataError
 
@@ -109,8 +110,28 @@ def test_unreadable_files_are_typed_errors(tmp_path):
         images = np.full((20, 8, 8), value, dtype)
         with pytest.raises(DataError, match=r"allowed: 0 to (1|255)"):
             load_data(write(tmp_path / "range.npz", images, np.repeat([0, 1], 10)))
-    with pytest.raises(DataError, match="needs a path"):
-        load_data(DataConfig(name="npz"))
+
+
+def test_the_path_goes_with_npz_and_is_kept_absolute(tmp_path, monkeypatch):
+    with pytest.raises(ValidationError, match="'npz' needs a path"):
+        DataConfig(name="npz")
+    with pytest.raises(ValidationError, match="'digits' has no path.*own.npz.*name: npz"):
+        DataConfig(path="own.npz")
+    write(tmp_path / "own.npz", np.zeros((20, 8, 8), np.float32), np.repeat([0, 1], 10))
+    monkeypatch.chdir(tmp_path)
+    config = DataConfig(name="npz", path="own.npz")
+    monkeypatch.chdir("/")
+    assert config.path == tmp_path / "own.npz"
+    assert load_data(config).classes == 2
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("model", [DataConfig, SupernetConfig])
+def test_seeds_fit_every_generator(model):
+    assert model(seed=2**31 - 1).seed == 2**31 - 1
+    for seed in (-1, 2**31, 10**30):
+        with pytest.raises(ValidationError, match="seed"):
+            model(seed=seed)
 
 
 def test_unknown_keys_names_and_splits_are_refused(digits):

@@ -174,6 +174,8 @@ class Constraint(_Measured):
             raise ValueError(f"bounds of {self.name!r} must be finite and at least 0, got {bounds}")
         if len(bounds) == 2 and bounds[0] > bounds[1]:
             raise ValueError(f"min {bounds[0]} of {self.name!r} is above its max {bounds[1]}")
+        if self.max == 0 and self.metric.logarithmic:
+            raise ValueError(f"max 0 {self.unit} of {self.name!r} cannot be met; give more than 0")
         largest = float(self.in_unit(self.metric.largest))
         if self.min is not None and self.min > largest:
             raise ValueError(
@@ -204,6 +206,27 @@ class Constraint(_Measured):
         return np.where(np.isnan(amount), np.inf, amount)
 
 
+def check_constraints(constraints: Sequence[Constraint]) -> None:
+    """Make sure that all bounds of each metric can be met together, whatever their units.
+
+    Raises:
+        ObjectiveError: Two of them contradict each other.
+    """
+    for name in dict.fromkeys(constraint.name for constraint in constraints):
+        own = [constraint for constraint in constraints if constraint.name == name]
+        lower = [(float(c.in_base(c.min)), c) for c in own if c.min is not None]
+        upper = [(float(c.in_base(c.max)), c) for c in own if c.max is not None]
+        if not lower or not upper:
+            continue
+        least, first = max(lower, key=lambda bound: bound[0])
+        greatest, second = min(upper, key=lambda bound: bound[0])
+        # One value in two units differs by the rounding of the conversion.
+        if least > greatest and not np.isclose(least, greatest, rtol=1e-9, atol=0):
+            raise ObjectiveError(
+                f"no subnet can meet both constraints on {name!r}: {first.key} and {second.key}"
+            )
+
+
 @dataclass(frozen=True)
 class Problem:
     """All objectives and constraints of a search, applied to whole arrays of metrics.
@@ -211,6 +234,9 @@ class Problem:
     Attributes:
         objectives: At least one.
         constraints: Any number; a subnet is feasible when its violation is 0.
+
+    Raises:
+        ObjectiveError: No objective, or constraints that contradict each other.
     """
 
     objectives: tuple[Objective, ...]
@@ -219,6 +245,7 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.objectives:
             raise ObjectiveError("a search needs at least one objective, got none")
+        check_constraints(self.constraints)
 
     @property
     def names(self) -> tuple[str, ...]:

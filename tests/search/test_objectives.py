@@ -59,6 +59,42 @@ def test_a_bad_constraint_is_a_typed_error(bounds, message):
         Constraint.parse(data)
 
 
+@pytest.mark.parametrize("name", ["latency", "size", "macs", "params"])
+def test_nothing_takes_no_time_or_room(name):
+    unit = next(iter(METRICS[name].units))
+    with pytest.raises(ObjectiveError, match="cannot be met; give more than 0"):
+        Constraint.parse({"name": name, "max": 0, "unit": unit})
+    assert Constraint.parse({"name": name, "min": 0, "max": 1, "unit": unit}).min == 0
+
+
+OBJECTIVES = (Objective.parse({"name": "accuracy", "unit": "%"}),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "accuracy", "min": 95, "unit": "%"}, {"max": 90, "unit": "%"}),
+        ({"name": "accuracy", "min": 95, "unit": "%"}, {"max": 0.9, "unit": "fraction"}),
+        ({"name": "latency", "max": 500, "unit": "us"}, {"min": 1, "unit": "ms"}),
+    ],
+)
+def test_constraints_that_contradict_each_other_are_refused(first, second):
+    pair = [Constraint.parse(data) for data in (first, {"name": first["name"], **second})]
+    for constraints in (pair, pair[::-1]):
+        with pytest.raises(ObjectiveError) as caught:
+            Problem(OBJECTIVES, tuple(constraints))
+        assert all(constraint.key in str(caught.value) for constraint in pair)
+
+
+def test_constraints_that_meet_are_fine():
+    bounds = [("min", 90, "%"), ("min", 0.95, "fraction"), ("max", 95, "%"), ("max", 1, "fraction")]
+    window = [Constraint.parse({"name": "accuracy", k: v, "unit": u}) for k, v, u in bounds]
+    size = Constraint.parse({"name": "size", "max": 1, "unit": "kB"})
+    assert Problem(OBJECTIVES, (*window, size)).violation(
+        {"accuracy": np.array([0.95]), "size": np.array([900.0])}
+    ) == pytest.approx(0, abs=1e-9)
+
+
 def test_directions_follow_the_metric_unless_given():
     assert Objective.parse({"name": "accuracy", "unit": "%"}).direction is Direction.MAXIMIZE
     assert Objective.parse({"name": "size", "unit": "kB"}).direction is Direction.MINIMIZE

@@ -74,15 +74,8 @@ def add_device(
         RecordConflictError: Another device has that name, and `replace` is False.
     """
     config = settings if isinstance(settings, DeviceConfig) else parse_device(settings)
-    return _record(store, config, _probe(config), replace)
-
-
-def _record(
-    store: Store, config: DeviceConfig, capabilities: DeviceCapabilities, replace: bool
-) -> RegisteredDevice:
-    content = config.model_dump(mode="json"), capabilities.to_json()
-    if not store.devices.record_device(config.name, *content, replace=replace):
-        store.devices.record_device(config.name, *content, replace=True)
+    found = RegisteredDevice(config.name, config, _probe(config))
+    record_devices(store, [found], replace=replace)
     return show_device(store, config.name)
 
 
@@ -113,7 +106,7 @@ def list_devices(store: Store) -> list[RegisteredDevice]:
 def find_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list[RegisteredDevice]:
     """The devices of a job, in its order: a name is looked up, a description is probed.
 
-    Nothing is stored; `record_device` does that for a job that is accepted.
+    Nothing is stored; `record_devices` does that for a job that is accepted.
 
     Raises:
         UnknownNameError: No device has that name.
@@ -127,15 +120,23 @@ def find_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list[Re
     ]
 
 
-def record_device(store: Store, device: RegisteredDevice, *, replace: bool = False) -> None:
-    """Store a device, or what its new probe found.
+def record_devices(
+    store: Store, devices: Sequence[RegisteredDevice], *, replace: bool = False
+) -> None:
+    """Store devices, or what their new probes found: all of them or none.
 
     Raises:
-        RecordConflictError: Another device has that name, and `replace` is False.
+        RecordConflictError: Another device has one of the names, and `replace` is False.
     """
-    content = device.config, device.capabilities.to_json()
-    if not store.devices.record_device(device.name, *content, replace=replace):
-        store.devices.record_device(device.name, *content, replace=True)
+    store.devices.record_devices(
+        {device.name: (device.config, device.capabilities.to_json()) for device in devices},
+        replace=replace,
+    )
+
+
+def record_device(store: Store, device: RegisteredDevice, *, replace: bool = False) -> None:
+    """`record_devices` of one."""
+    record_devices(store, [device], replace=replace)
 
 
 def register_space_file(store: Store, file: str | Path, device: str) -> NamedSpace:

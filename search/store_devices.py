@@ -41,11 +41,34 @@ class DeviceRecords:
             if replace:
                 row.config, row.capabilities = values["config"], values["capabilities"]
             elif row.config != values["config"]:
-                raise RecordConflictError(
-                    f"device {name!r} exists with another configuration: {row.config}. "
-                    "Give the new one another name, or replace it."
-                )
+                raise _conflict(row)
             return False
+
+    def record_devices(
+        self,
+        devices: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Store devices and what their probes found, in one transaction: all of them or none.
+
+        Args:
+            devices: Name -> (configuration, capabilities). The capabilities of a device that is
+                there with the same configuration are renewed.
+            replace: Whether to overwrite a device of another configuration.
+
+        Raises:
+            RecordConflictError: a name is taken by a device of another configuration.
+        """
+        with self._sessions.writing() as session:
+            for name, (config, capabilities) in devices.items():
+                values = {"config": dict(config), "capabilities": dict(capabilities)}
+                if insert_once(session, DeviceRow, {"name": name, "created": now(), **values}):
+                    continue
+                row = session.get_one(DeviceRow, name)
+                if row.config != values["config"] and not replace:
+                    raise _conflict(row)
+                row.config, row.capabilities = values["config"], values["capabilities"]
 
     def device(self, name: str) -> DeviceRow:
         """The device of that name.
@@ -115,3 +138,10 @@ class DeviceRecords:
         if row is None:
             raise UnknownNameError("device", name, session.scalars(select(DeviceRow.name)))
         return row
+
+
+def _conflict(row: DeviceRow) -> RecordConflictError:
+    return RecordConflictError(
+        f"device {row.name!r} exists with another configuration: {row.config}. "
+        "Give the new one another name, or replace it."
+    )

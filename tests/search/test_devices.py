@@ -15,6 +15,7 @@ from search.devices import (
     parse_device,
     probe_device,
     record_device,
+    record_devices,
     register_space_file,
     register_space_text,
     show_device,
@@ -105,6 +106,22 @@ def test_a_job_with_one_bad_device_adds_none(store, devices, error):
     with pytest.raises(error):
         find_devices(store, devices)
     assert list_devices(store) == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_job_with_a_taken_name_stores_and_renews_none(store, float_device, order):
+    described = [DeviceConfig(name="new"), DeviceConfig(name=float_device, threads=2)]
+    known = show_device(store, float_device)
+    renewed = replace(known, capabilities=replace(known.capabilities, schemes=frozenset({"w8a8"})))
+    add_device(store, {"name": "taken"})
+    taken = replace(show_device(store, "taken"), settings=DeviceConfig(name="taken", isa=SLOWEST))
+    new = replace(known, name="new", settings=described[0])
+    with pytest.raises(RecordConflictError, match="'taken' exists with another configuration"):
+        record_devices(store, [new, renewed, taken][::order])
+    assert [device.name for device in list_devices(store)] == [float_device, "taken"]
+    assert show_device(store, float_device) == known
+    record_devices(store, [new, renewed, taken], replace=True)
+    assert list_devices(store) == [renewed, new, taken]
 
 
 def test_a_registered_space_restricts_the_base_on_that_device_only(store):

@@ -6,6 +6,8 @@ schemes: [fp32, w8a8]       # optional, default: every scheme that the device ex
 choices:                    # optional: dimension or pattern -> values to keep
   resolution: [24, 32]
   stage*.kernel: [3]
+
+`schemes` and `choices` both apply.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from spaces.presets import get_space
 from spaces.quant_scheme import bits_of
 from spaces.settings import explain
 from spaces.space import SearchSpace
+
+
+_BITS = "*.w_bits"
 
 
 class SpaceRegistration(BaseModel):
@@ -65,7 +70,8 @@ def register_space(
             or leaves a dimension without a choice.
     """
     space = get_space(registration.base)
-    choices: dict[str, tuple[Choice, ...]] = dict(registration.choices)
+    wanted = space.restrict(choices=registration.choices)
+    named = set(registration.choices)
     if registration.schemes is not None:
         bits = tuple(sorted(bits_of(scheme) for scheme in registration.schemes))
         extra = sorted(set(registration.schemes) - capabilities.schemes)
@@ -74,11 +80,11 @@ def register_space(
                 f"device {device!r} does not execute {', '.join(extra)}; "
                 f"it executes: {', '.join(sorted(capabilities.schemes))}"
             )
-        choices.setdefault("*.w_bits", bits)
-    wanted = space.restrict(choices=choices)
+        wanted = _intersection(wanted, space.restrict(choices={_BITS: bits}))
+        named.add(_BITS)
     # What nobody named follows the device; what was named must execute there.
     for name, values in wanted.unsupported(capabilities).items():
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in choices):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in named):
             raise SpaceError(
                 f"the space is larger than device {device!r} allows: {name} = {values} does not "
                 f"execute there; it executes: {', '.join(sorted(capabilities.schemes))}"
@@ -86,3 +92,16 @@ def register_space(
     title = registration.name or f"{registration.base}@{device}"
     restricted = wanted.restrict(capabilities)
     return SearchSpace(title, restricted.family, {d.name: d.choices for d in restricted.dimensions})
+
+
+def _intersection(wanted: SearchSpace, schemed: SearchSpace) -> SearchSpace:
+    """What both sub-spaces of one space allow."""
+    kept: dict[str, tuple[Choice, ...]] = {}
+    for one, other in zip(wanted.dimensions, schemed.dimensions, strict=True):
+        kept[one.name] = tuple(choice for choice in one.choices if choice in other.choices)
+        if not kept[one.name]:
+            raise SpaceError(
+                f"nothing is left of {one.name}: 'choices' allows {one.choices}, "
+                f"'schemes' allows {other.choices}"
+            )
+    return SearchSpace(wanted.name, wanted.family, kept)

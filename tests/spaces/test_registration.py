@@ -17,6 +17,17 @@ def test_registered_space_keeps_only_what_was_asked_for():
     assert {d.choices for d in space.dimensions if d.kind == "w_bits"} == {(8,)}
 
 
+@pytest.mark.parametrize("bits", ["'*.w_bits'", "head.w_bits"])
+def test_schemes_and_choices_both_apply(bits):
+    text = f"base: mobilenetv3_digits\nschemes: [fp32, w8a8]\nchoices: {{{bits}: [8]}}"
+    space = register_space(parse_registration(text), "edge", BOTH)
+    assert space.dimensions[space.position("head.w_bits")].choices == (8,)
+    with pytest.raises(SpaceError, match=r"w_bits: 'choices' allows \(8,\), 'schemes' .*\(32,\)"):
+        register_space(parse_registration(text.replace("fp32, w8a8", "fp32")), "edge", BOTH)
+    with pytest.raises(SpaceError, match="w_bits = 4 is not allowed; allowed: 8, 32"):
+        register_space(parse_registration(text.replace("[8]", "[4]")), "edge", BOTH)
+
+
 def test_without_schemes_the_device_decides():
     space = register_space(parse_registration("base: mobilenetv3_digits"), "edge", FLOAT)
     assert {d.choices for d in space.dimensions if d.kind == "w_bits"} == {(32,)}

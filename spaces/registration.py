@@ -26,7 +26,6 @@ from spaces.quant_scheme import bits_of
 from spaces.settings import explain
 from spaces.space import SearchSpace
 
-
 _BITS = "*.w_bits"
 
 

@@ -29,8 +29,8 @@ class DataConfig(BaseModel):
 
     Attributes:
         name: `digits` (scikit-learn's 8x8 handwritten digits) or `npz`.
-        path: For `npz` only; made absolute: a file with `images` [n, h, w] or [n, c, h, w] and integer `labels` [n].
-            Integer images hold 0 to 255, float images 0 to 1.
+        path: For `npz` only: a file with `images` [n, h, w] or [n, c, h, w] and integer `labels`
+            [n]. Integer images hold 0 to 255, float images 0 to 1. Made absolute.
         seed: Decides the stratified split; below 2**31.
         selection_share: Share of the images in the selection split.
         report_share: Share of the images in the report split.

@@ -115,7 +115,7 @@ def test_unreadable_files_are_typed_errors(tmp_path):
 def test_the_path_goes_with_npz_and_is_kept_absolute(tmp_path, monkeypatch):
     with pytest.raises(ValidationError, match="'npz' needs a path"):
         DataConfig(name="npz")
-    with pytest.raises(ValidationError, match="'digits' has no path.*own.npz.*name: npz"):
+    with pytest.raises(ValidationError, match=r"'digits' has no path.*own\.npz.*name: npz"):
         DataConfig(path="own.npz")
     write(tmp_path / "own.npz", np.zeros((20, 8, 8), np.float32), np.repeat([0, 1], 10))
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from compilers import Build
 from search.job import JobSettings, Strategy, load_job, parse_job
 from search.loop import run_job
 from search.pareto import hypervolume
@@ -56,14 +57,17 @@ def verified_by(workspace: Workspace, settings: JobSettings) -> tuple[JobSession
     return session, device_results(workspace.store, job, device, settings.search.generations)
 
 
-def measured_together(session: JobSession, members: list[Verified]) -> dict[str, float]:
-    """Config key -> latency in ms, all measured in one interleaved session."""
-    distinct = {v.config.key: v.config for v in members}
-    with session:
-        device = job_devices(session.job)[0]
-        builds = session.verifier.build(device, list(distinct.values()), "front")
-        with session.lock.exclusive("benchmark"):
-            found = session.verifier.devices[device].time(list(builds.values()))
+def measured_together(
+    session: JobSession, other: JobSession, ours: list[Verified], random: list[Verified]
+) -> dict[str, float]:
+    """Config key -> latency in ms, both fronts measured in one interleaved session."""
+    device = job_devices(session.job)[0]
+    builds: dict[str, Build] = {}
+    for owner, members in ((session, ours), (other, random)):
+        with owner:
+            builds |= owner.verifier.build(device, [v.config for v in members], "front")
+    with session, session.lock.exclusive("benchmark"):
+        found = session.verifier.devices[device].time(list(builds.values()))
     return {key: m.median_ms for key, m in zip(builds, found, strict=True)}
 
 
@@ -81,14 +85,7 @@ def one_seed(workspace: Workspace, seed: int) -> tuple[int, float, float]:
     count = min(len(ours.verified), len(random.verified))
     if len(ours.verified) != len(random.verified):
         raise SystemExit(f"unequal budgets: {len(ours.verified)} and {len(random.verified)}")
-    for config in (v.config for v in random.front):
-        # Both jobs extract the same subnet from the same supernet: share the other's.
-        source, target = (s.folder / "subnets" / config.key for s in (other_session, session))
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source)
-    both = [*ours.front, *random.front]
-    latency = measured_together(session, both)
+    latency = measured_together(session, other_session, ours.front, random.front)
     union = [*ours.verified, *random.verified]
     worst = np.array(
         [

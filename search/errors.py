@@ -53,6 +53,10 @@ class ExecutionError(SearchError):
     """Ray cannot be started, reached, or used as asked."""
 
 
+class VerificationError(SearchError):
+    """Not one of a batch of subnets could be evaluated or built; the job can be resumed."""
+
+
 class JobConfigError(SearchError):
     """A job file asks for something that is not allowed."""
 

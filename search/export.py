@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,9 @@ def export_front(
         name: _chosen(device_results(store, job, name), keys, limit)
         for name in ([device] if device else names)
     }
+    for key in keys or ():
+        if not any(key == v.config.key for members in chosen.values() for v in members):
+            raise UnknownNameError("verified config", key, _front_keys(store, job, chosen))
     if not any(chosen.values()):
         raise SearchError(f"job {job_id} has no verified subnet to export yet; run or resume it")
     target = Path(folder).absolute()
@@ -95,11 +98,12 @@ def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> l
         front = results.front
         places = np.linspace(0, len(front) - 1, min(limit, len(front))).round().astype(int)
         return [front[int(place)] for place in places]
-    known = {v.config.key: v for v in results.verified}
-    for key in keys:
-        if key not in known:
-            raise UnknownNameError("verified config", key, known)
-    return [known[key] for key in keys]
+    return [v for v in results.verified if v.config.key in set(keys)]
+
+
+def _front_keys(store: Store, job: JobRow, devices: Iterable[str]) -> list[str]:
+    """The keys of the devices' fronts: of all verified configs the likeliest to be meant."""
+    return [v.config.key for name in devices for v in device_results(store, job, name).front]
 
 
 def _write_all(
@@ -113,7 +117,9 @@ def _write_all(
         for member in members:
             key = member.config.key
             if key in builds:
-                _write(session, job, name, member, builds[key], folder / name / key)
+                # Not while another job measures on this host.
+                with session.lock.shared(f"export of {job.id}", on_wait=session.waiting):
+                    _write(session, job, name, member, builds[key], folder / name / key)
             done += 1
             session.progress("export: bundles", done, total)
 
@@ -121,7 +127,6 @@ def _write_all(
 def _write(
     session: JobSession, job: JobRow, device: str, member: Verified, build: Build, path: Path
 ) -> None:
-    key = member.config.key
     accuracy = binary_accuracy(session, device, build, session.data)
     info = BundleInfo(
         config=member.config.to_json(),
@@ -143,7 +148,7 @@ def _write(
     session.store.results.record_bundle(
         job.id,
         device,
-        key,
+        member.config.key,
         path=str(path),
         manifest_sha256=sha256_file(path / MANIFEST),
         metrics={"report_accuracy": accuracy},

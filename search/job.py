@@ -6,18 +6,21 @@ Each folder owns the model of its section; this one composes them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compilers.devices import DeviceConfig
+from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS
 from search.errors import JobConfigError
 from search.execution import ExecutionConfig
 from search.objectives import Constraint, Objective
-from spaces import Choice, SearchSpace, get_space
+from spaces import Choice, SearchSpace, UnknownNameError, get_space
+from spaces.registry import Registry
 from spaces.settings import explain
 from supernet import DataConfig, SupernetConfig
 
@@ -26,6 +29,17 @@ Count = Annotated[int, Field(gt=0)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known(registry: Registry[Any]) -> Callable[[str], str]:
+    """A validator that accepts the names of a registry."""
+
+    def check(name: str) -> str:
+        if name not in registry.names():
+            raise ValueError(str(UnknownNameError(registry.kind, name, registry.names())))
+        return name
+
+    return check
 
 
 class Strategy(StrEnum):
@@ -40,6 +54,8 @@ class SearchSettings(_Section):
 
     Attributes:
         strategy: Where candidates come from.
+        latency_predictor: Name of the predictor that adapts to a device.
+        accuracy_predictor: Name of the predictor that learns from verified accuracies.
         reference_configs: Configs measured first, from which the latency predictor adapts.
         generations: Rounds of verified evaluations after them.
         batch: Configs verified per round.
@@ -50,6 +66,10 @@ class SearchSettings(_Section):
     """
 
     strategy: Strategy = Strategy.EVOLUTION
+    latency_predictor: Annotated[str, AfterValidator(_known(LATENCY_PREDICTORS))] = "ridge"
+    accuracy_predictor: Annotated[str, AfterValidator(_known(ACCURACY_PREDICTORS))] = (
+        "gaussian_process"
+    )
     reference_configs: Annotated[int, Field(ge=5)] = 10
     generations: Annotated[int, Field(ge=0)] = 6
     batch: Count = 6
@@ -91,10 +111,10 @@ class JobSettings(_Section):
     """A whole job. See `examples/digits.yaml`.
 
     Attributes:
-        name: Short name; the job's id is this and a digest of the settings.
+        name: Short name; the job's id is this and a few random letters.
         space: Name of the search space that the supernet spans.
         choices: Restriction for all devices: dimension or pattern -> values to keep.
-        seed: Seed of training and search; the data split has its own in `data`.
+        seed: Seed of the search; training and the data split have their own.
         data: The data set and its three splits.
         supernet: How the supernet is trained.
         devices: Devices, by the name under which they are registered or described in place.
@@ -105,7 +125,7 @@ class JobSettings(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     space: str
     choices: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = {}
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     supernet: SupernetConfig
     devices: Annotated[tuple[DeviceConfig | str, ...], Field(min_length=1)]

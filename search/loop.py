@@ -10,30 +10,31 @@ repeated, and the candidates of a generation do not depend on when a run was int
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from predictors import RidgeLatencyPredictor
+from predictors import LATENCY_PREDICTORS
 from search.artifacts import ArtifactStore
 from search.devices import device_space, find_devices, record_device
-from search.errors import JobConfigError
 from search.job import JobSettings, Strategy
 from search.lease import Lease
 from search.models import JobState, Purpose
 from search.progress import Progress
 from search.results import at_bits, device_results, job_devices
-from search.session import RESOURCES, JobSession
+from search.session import RESOURCES, JobSession, supernet_key
 from search.store import Store
 from search.study import DeviceStudy
-from search.supernets import ensure_supernet, supernet_key
+from search.supernets import ensure_supernet
 from spaces import Config, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
 from supernet import load_data
+from supernet.trainer import check_training
 
 # Configs from which the reference configs are chosen.
 REFERENCE_POOL = 4096
@@ -96,17 +97,14 @@ def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
     spaces = {device.name: device_space(store, device, space) for device in devices}
     for name, restricted in spaces.items():
         _check_budget(settings, restricted, name)
-    if data.classes != space.family.classes:
-        raise JobConfigError(
-            f"the data has {data.classes} classes, the space {space.name} {space.family.classes}"
-        )
+    check_training(space, settings.supernet, data)
     for device in devices:
         record_device(store, device)
     return {
         "settings": settings.decisive(),
         "space": space.to_json(),
         "log10_size": space.log10_size,
-        "supernet_key": supernet_key(settings),
+        "supernet_key": supernet_key(settings, space),
         "data": {split: len(data.split(split)) for split in ("train", "selection", "report")},
         "devices": [device.name for device in devices],
         "device_configs": {device.name: device.config for device in devices},
@@ -116,15 +114,24 @@ def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
 
 
 def _check_budget(settings: JobSettings, space: SearchSpace, device: str) -> None:
-    """Refuse an upper bound on an exact cost that even the smallest subnet misses."""
-    smallest = cost(space.layer_specs(space.min_config()))
-    known = {"size": smallest.bytes, "macs": smallest.macs, "params": smallest.params}
+    """Refuse a bound on an exact cost that even the smallest or the largest subnet misses."""
+    ends = [cost(space.layer_specs(c)) for c in (space.min_config(), space.max_config())]
+    known = {
+        "size": [end.bytes for end in ends],
+        "macs": [end.macs for end in ends],
+        "params": [end.params for end in ends],
+    }
     for constraint in settings.constraints:
-        if constraint.name in known and constraint.max is not None:
-            value = float(constraint.in_unit(known[constraint.name]))
-            if value > constraint.max:
+        if constraint.name not in known:
+            continue
+        smallest, largest = (float(constraint.in_unit(v)) for v in known[constraint.name])
+        for missed, which, value in (
+            (constraint.max is not None and smallest > constraint.max, "smallest", smallest),
+            (constraint.min is not None and largest < constraint.min, "largest", largest),
+        ):
+            if missed:
                 raise SpaceError(
-                    f"no subnet for device {device!r} can have {constraint.key}: the smallest one "
+                    f"no subnet for device {device!r} can have {constraint.key}: the {which} one "
                     f"has {value:g} {constraint.unit}"
                 )
 
@@ -137,36 +144,56 @@ class _Loop:
     lease: Lease
 
     def run(self) -> None:
-        session, settings = self.session, self.session.settings
-        with self._phase("train"), session.lock.shared(f"training of {session.job.id}"):
-            ensure_supernet(
-                settings,
-                session.data,
-                session.store,
-                session.artifacts,
-                session.home,
-                session.progress,
-            )
+        session = self.session
+        with (
+            self._phase("train"),
+            session.lock.shared(f"training of {session.job.id}", on_wait=session.waiting),
+        ):
+            ensure_supernet(session)
         studies = {
             name: DeviceStudy(session, name, session.spaces[name])
             for name in job_devices(session.job)
         }
-        with self._phase("reference"):
-            self._verify(
-                {name: self._references(name) for name in studies}, studies, 0, Purpose.REFERENCE
-            )
-        last = settings.search.generations
+        self._generation(studies, 0, "reference", Purpose.REFERENCE, self._references)
+        last = session.settings.search.generations
         for generation in range(1, last + 1):
-            with self._phase("search"):
-                candidates = {name: study.candidates(generation) for name, study in studies.items()}
-            with self._phase("verify"):
-                self._verify(candidates, studies, generation, Purpose.VERIFY)
-        with self._phase("verify"):
-            twins = {name: self._twins(name, last) for name in studies}
-            self._verify(twins, studies, last + 1, Purpose.VERIFY)
+            self._generation(studies, generation, "verify", Purpose.VERIFY)
+        self._generation(
+            studies, last + 1, "verify", Purpose.VERIFY, lambda name: self._twins(name, last)
+        )
         with self._phase("final measurement"):
             for name in studies:
                 self._measure_again(name)
+
+    def _generation(
+        self,
+        studies: Mapping[str, DeviceStudy],
+        generation: int,
+        phase: str,
+        purpose: Purpose,
+        propose: Callable[[str], list[Config]] | None = None,
+    ) -> None:
+        """Decide what every device verifies next, verify it, and enter it into the studies."""
+        with self._phase("search"):
+            proposals = {
+                name: study.proposal(generation, partial(propose, name) if propose else None)
+                for name, study in studies.items()
+            }
+            pending = {name: studies[name].pending(p) for name, p in proposals.items()}
+        if not any(pending.values()):
+            return
+        verifier = self.session.verifier
+        label = f"generation {generation}" if generation else "reference configs"
+        with self._phase(phase):
+            verifier.evaluate([c for configs in pending.values() for c in configs], label)
+            for name, configs in pending.items():
+                self.lease.check()
+                predicted = proposals[name].predicted
+                extra = {
+                    c.key: {"generation": generation, **predicted.get(c.key, {})} for c in configs
+                }
+                verifier.measure(name, configs, purpose, label, extra)
+                studies[name].enter(proposals[name])
 
     def _references(self, device: str) -> list[Config]:
         """The configs that teach a device's latency predictor most; random search draws them."""
@@ -180,26 +207,9 @@ class _Loop:
         extremes = np.stack([space.min_config().indices, space.max_config().indices])
         pool = unique(space, np.concatenate([extremes, sample(space, REFERENCE_POOL, rng)]))
         count = min(session.settings.search.reference_configs, len(pool))
-        chosen = RidgeLatencyPredictor(space).choose(pool, count, rng)
+        predictor = LATENCY_PREDICTORS.get(session.settings.search.latency_predictor)(space)
+        chosen = predictor.choose(pool, count, rng)
         return [space.from_indices(pool[i]) for i in chosen]
-
-    def _verify(
-        self,
-        candidates: Mapping[str, Sequence[Config]],
-        studies: Mapping[str, DeviceStudy],
-        generation: int,
-        purpose: Purpose,
-    ) -> None:
-        """Verify every device's candidates of one generation and enter them into its study."""
-        verifier = self.session.verifier
-        label = f"generation {generation}" if generation else "reference configs"
-        verifier.evaluate([c for configs in candidates.values() for c in configs], label)
-        for name, configs in candidates.items():
-            self.lease.check()
-            predicted = studies[name].predicted(configs, generation) if generation else {}
-            extra = {c.key: {"generation": generation, **predicted.get(c.key, {})} for c in configs}
-            verifier.measure(name, configs, purpose, label, extra)
-            studies[name].enter(configs, generation)
 
     def _twins(self, device: str, last: int) -> list[Config]:
         """Members of the front with every layer in float32, and in 8 bits, where the device
@@ -215,8 +225,11 @@ class _Loop:
             for bits in (32, 8)
         ]
         known = {v.config.key for v in results.verified}
-        allowed = [c for c in configs if space.contains(c) and c.key not in known]
-        return [space.config(c) for c in dict.fromkeys(allowed)]
+        return [
+            space.config(config)
+            for config in dict.fromkeys(configs)
+            if config is not None and space.contains(config) and config.key not in known
+        ]
 
     def _measure_again(self, device: str) -> None:
         """Measure the front and the precision twins once more, interleaved with each other."""

@@ -12,8 +12,16 @@ import numpy as np
 
 from predictors import scores
 from search.models import JobRow
+from search.objectives import Constraint
 from search.plots import plot_fronts
-from search.results import KB, DeviceResults, FrontMember, device_results, job_devices
+from search.results import (
+    KB,
+    DeviceResults,
+    FrontMember,
+    device_results,
+    job_devices,
+    job_failures,
+)
 from search.store import Store
 from spaces.files import atomic_write_bytes, atomic_write_text
 
@@ -39,7 +47,7 @@ class DeviceReport:
         latency_scores: Latency predictor on configs it had not seen measured.
         accuracy_scores: Accuracy predictor on configs it had not seen evaluated.
         precision_twins: Architectures verified in float32 and in 8 bits.
-        small: The smallest member of the front within 1.5 points of the best, and the largest.
+        results: Everything verified, for the plot.
     """
 
     name: str
@@ -81,6 +89,7 @@ class JobReport:
     devices: list[DeviceReport]
     seconds: dict[str, float]
     supernet: dict[str, Any]
+    failures: list[dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -92,6 +101,7 @@ class JobReport:
             "supernet": self.supernet,
             "devices": [device.to_json() for device in self.devices],
             "seconds": self.seconds,
+            "failures": self.failures,
         }
 
     def to_markdown(self) -> str:
@@ -99,6 +109,8 @@ class JobReport:
         lines = [f"# {self.job.id}", "", *self._summary(), "", f"![Fronts]({PLOT_NAME})", ""]
         for device in self.devices:
             lines += _device_section(device, self.job.spec["settings"])
+        if self.failures:
+            lines += ["## Failures", "", *_table(FAILURE_COLUMNS, self._failed()), ""]
         lines += ["## Timings", "", *_table(("phase", "seconds"), self._timings()), ""]
         return "\n".join(lines)
 
@@ -116,6 +128,12 @@ class JobReport:
             "is the compiled binary's on the report split, which the search never sees",
             "- predicted latency was predicted before the subnet was measured; a reference config "
             "has none",
+        ]
+
+    def _failed(self) -> list[tuple[str, str, str]]:
+        return [
+            (f["phase"], f["config_key"], f"{f['error']}: {f['message']}".replace("\n", " ")[:200])
+            for f in self.failures
         ]
 
     def _timings(self) -> list[tuple[str, str]]:
@@ -138,6 +156,7 @@ def job_report(store: Store, job_id: str) -> JobReport:
             _device_report(device_results(store, job, name), name, job) for name in job_devices(job)
         ],
         seconds=store.jobs.phase_seconds(job_id),
+        failures=job_failures(store, job_id),
         supernet={"key": job.spec["supernet_key"], "metrics": row.metrics if row else None},
     )
 
@@ -197,8 +216,10 @@ def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]
         f"latencies that differ by more than the measured noise of {100 * device.noise:.1f} %.",
         "",
     ]
+    if not device.verified:
+        return [*lines, "Nothing has been verified yet.", ""]
     if not device.feasible:
-        bounds = ", ".join(_bound(c) for c in settings["constraints"])
+        bounds = ", ".join(Constraint.model_validate(c).key for c in settings["constraints"])
         lines += [f"**No verified subnet meets {bounds}: these are the closest.**", ""]
     lines += [*_table(MEMBER_COLUMNS, [member_row(m) for m in device.front]), ""]
     lines += _small_subnet(device.front)
@@ -227,6 +248,7 @@ MEMBER_COLUMNS = (
     "M MACs",
     "layers",
 )
+FAILURE_COLUMNS = ("phase", "config", "error")
 TWIN_COLUMNS = ("architecture of", "accuracy % fp32 / int8", "measured ms fp32 / int8", "speed-up",
                 "kB fp32 / int8")  # fmt: skip
 CONFIG_COLUMNS = (
@@ -305,12 +327,6 @@ def _small_subnet(front: Sequence[FrontMember]) -> list[str]:
         f"largest member, {largest.key}, at equal bits.",
         "",
     ]
-
-
-def _bound(constraint: dict[str, Any]) -> str:
-    low, high = constraint.get("min"), constraint.get("max")
-    limit = f">= {low}" if low is not None else f"<= {high}"
-    return f"{constraint['name']} {limit} {constraint['unit']}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

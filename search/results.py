@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,16 @@ from search.models import JobRow, MeasurementRow, Purpose
 from search.objectives import Constraint, Objective, Problem
 from search.pareto import best_order, non_dominated, non_dominated_sort
 from search.store import Store
-from spaces import Config, Cost, SearchSpace, UnknownNameError, cost
+from spaces import (
+    FP32,
+    Config,
+    Cost,
+    DimensionKind,
+    SearchSpace,
+    SpaceError,
+    UnknownNameError,
+    cost,
+)
 
 KB = 1000.0
 # Repeats of the same measurement never agree better than this on a shared machine.
@@ -171,13 +180,12 @@ class DeviceResults:
 
     def precision_twins(self) -> list[tuple[Verified, Verified]]:
         """Verified pairs of one architecture, all layers in float32 and all in 8 bits."""
-        by_key = {v.config.key: v for v in self.verified}
+        by_config: dict[Config | None, Verified] = {v.config: v for v in self.verified}
         pairs = []
         for integer in self.verified:
-            if at_bits(self.space, integer.config, 8).key == integer.config.key:
-                floating = by_key.get(at_bits(self.space, integer.config, 32).key)
-                if floating is not None:
-                    pairs.append((floating, integer))
+            floating = at_bits(self.space, integer.config, 32)
+            if floating in by_config and at_bits(self.space, integer.config, 8) == integer.config:
+                pairs.append((by_config[floating], integer))
         return sorted(pairs, key=lambda pair: pair[1].measured_ms)
 
     def members(self) -> list[FrontMember]:
@@ -189,7 +197,6 @@ class DeviceResults:
         layers = self.space.layer_specs(self.space.config(verified.config))
         names = [s.precision.name for s in layers if s.operator.value in _WITH_PRECISION]
         report = self.report_accuracy.get(verified.config.key)
-        floating = at_bits(self.space, verified.config, 32)
         return FrontMember(
             key=verified.config.key,
             config=verified.config.to_json(),
@@ -200,7 +207,7 @@ class DeviceResults:
             p10_ms=verified.measurement.p10_ms,
             p90_ms=verified.measurement.p90_ms,
             bytes=verified.costs.bytes,
-            float_bytes=cost(self.space.layer_specs(floating)).bytes,
+            float_bytes=cost(replace(layer, precision=FP32) for layer in layers).bytes,
             macs=verified.costs.macs,
             precisions={name: names.count(name) for name in sorted(set(names))},
             feasible=self.violation(verified) == 0,
@@ -210,10 +217,17 @@ class DeviceResults:
 _WITH_PRECISION = ("conv", "depthwise_conv", "linear")
 
 
-def at_bits(space: SearchSpace, config: Config, bits: int) -> Config:
-    """The same architecture with every searchable weight at `bits` (32 is float32)."""
-    values = config.to_json()
-    return space.config(values | {name: bits for name in values if name.endswith(".w_bits")})
+def at_bits(space: SearchSpace, config: Config, bits: int) -> Config | None:
+    """The same architecture with every searchable weight at `bits` (32 is float32).
+
+    Restrictions of `space` do not count; None when its family has no such bits.
+    """
+    whole = SearchSpace(space.name, space.family)
+    names = [d.name for d in whole.dimensions if d.kind is DimensionKind.W_BITS]
+    try:
+        return whole.config(config.to_json() | dict.fromkeys(names, bits))
+    except SpaceError:
+        return None
 
 
 def job_space(job: JobRow) -> SearchSpace:
@@ -290,6 +304,14 @@ _PREDICTIONS = (
 def job_devices(job: JobRow) -> list[str]:
     """The names of the job's devices, in the order of the job file."""
     return [str(name) for name in job.spec["devices"]]
+
+
+def job_failures(store: Store, job_id: str) -> list[dict[str, str]]:
+    """What failed for good: phase, config key, class and message of the error, oldest first."""
+    return [
+        {"phase": event.phase, **{k: str(v) for k, v in event.data.items()}}
+        for event in store.jobs.events(job_id, "failure")
+    ]
 
 
 def front(store: Store, job_id: str, device: str) -> list[FrontMember]:

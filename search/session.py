@@ -8,8 +8,9 @@ from types import TracebackType
 
 from compilers.devices import Device, DeviceConfig, make_device
 from search.artifacts import ArtifactStore
+from search.errors import SearchError
 from search.execution import Executor
-from search.host_lock import HostLock
+from search.host_lock import Holder, HostLock
 from search.job import JobSettings
 from search.models import JobRow
 from search.progress import Progress
@@ -17,9 +18,19 @@ from search.results import job_space
 from search.store import Store
 from search.verification import Verifier
 from spaces import SearchSpace
+from spaces.files import sha256_file
 from supernet import load_data
 
 RESOURCES = "resources"
+
+
+def supernet_key(settings: JobSettings, space: SearchSpace) -> str:
+    """16 hexadecimal digits of everything that decides the trained weights."""
+    data = settings.data.model_dump(mode="json")
+    if settings.data.path is not None:
+        # A file may change under the same name.
+        data["path"] = sha256_file(settings.data.path)
+    return settings.supernet.key(space.key, data)
 
 
 class JobSession:
@@ -31,6 +42,10 @@ class JobSession:
         job: The stored job.
         home: The working home.
         progress: Told about every step.
+
+    Raises:
+        DataError: The data cannot be loaded.
+        SearchError: The data is not what the job was started with.
     """
 
     def __init__(
@@ -49,6 +64,12 @@ class JobSession:
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
         }
         self.data = load_data(self.settings.data)
+        self.supernet_folder = home / "supernets" / str(job.spec["supernet_key"])
+        if supernet_key(self.settings, self.space) != job.spec["supernet_key"]:
+            raise SearchError(
+                f"the data of job {job.id} ({self.settings.data.path}) has changed since the job "
+                "was started; restore it, or start a new job"
+            )
         self.lock = HostLock()
         self._stack = ExitStack()
 
@@ -58,7 +79,7 @@ class JobSession:
             job_id=self.job.id,
             settings=self.settings,
             space=self.space,
-            supernet=self.home / "supernets" / self.job.spec["supernet_key"],
+            supernet=self.supernet_folder,
             folder=self.folder,
             devices={name: self._device(name) for name in self.job.spec["devices"]},
             store=self.store,
@@ -66,6 +87,7 @@ class JobSession:
             executor=executor,
             lock=self.lock,
             progress=self.progress,
+            waiting=self.waiting,
         )
         return self
 
@@ -76,6 +98,11 @@ class JobSession:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def waiting(self, holders: tuple[Holder, ...], _seconds: float) -> None:
+        """Say for whom the host lock keeps this job waiting."""
+        names = ", ".join(map(str, holders)) or "another process"
+        self.progress(f"waiting for {names}", 0, 0)
 
     def _device(self, name: str) -> Device:
         config = DeviceConfig.model_validate(self.job.spec["device_configs"][name])

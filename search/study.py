@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,23 @@ from search.sampler import EvolutionSampler
 from search.session import JobSession
 from search.surrogate import MetricSurrogate, fit_surrogate
 from spaces import Config, SearchSpace
+
+_NOTHING = np.empty((0, 0), np.int16)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The configs that one generation verifies on a device.
+
+    Attributes:
+        generation: Its number; 0 are the reference configs.
+        configs: What is verified, in order.
+        predicted: Config key -> predictions made before the verification.
+    """
+
+    generation: int
+    configs: list[Config]
+    predicted: dict[str, dict[str, float]]
 
 
 class DeviceStudy:
@@ -52,8 +70,35 @@ class DeviceStudy:
         )
         self._surrogates: dict[int, MetricSurrogate | None] = {}
 
-    def candidates(self, generation: int) -> list[Config]:
-        """The configs to verify in a generation; they depend on earlier generations alone."""
+    def proposal(
+        self, generation: int, propose: Callable[[], list[Config]] | None = None
+    ) -> Proposal:
+        """What a generation verifies, decided once and stored before anything is verified.
+
+        Args:
+            generation: Its number.
+            propose: Where its configs come from; default: the strategy.
+        """
+        store, job = self.session.store, self.session.job
+        name = f"proposal/{self.device}/{generation}"
+        stored = store.jobs.checkpoint(job.id, name)
+        if stored is None:
+            configs = propose() if propose is not None else self._ask(generation)
+            stored = {
+                "configs": [config.to_json() for config in configs],
+                "predicted": self._predicted(configs, generation),
+            }
+            store.jobs.save_checkpoint(job.id, name, stored)
+        configs = [self.space.config(values) for values in stored["configs"]]
+        return Proposal(generation, configs, dict(stored["predicted"]))
+
+    def pending(self, proposal: Proposal) -> list[Config]:
+        """The configs of a proposal that have no trial yet."""
+        rows = np.stack([c.indices for c in proposal.configs]) if proposal.configs else _NOTHING
+        members = self.sampler.pending(self.study, proposal.generation, rows)
+        return [proposal.configs[member] for member in members]
+
+    def _ask(self, generation: int) -> list[Config]:
         settings = self.session.settings.search
         if settings.strategy is Strategy.RANDOM:
             seen = self.sampler.history(self.study, generation).seen
@@ -65,9 +110,9 @@ class DeviceStudy:
             )
         return [self.space.from_indices(row) for row in rows]
 
-    def predicted(self, configs: Sequence[Config], generation: int) -> dict[str, dict[str, float]]:
+    def _predicted(self, configs: Sequence[Config], generation: int) -> dict[str, dict[str, float]]:
         """Config key -> predictions made from what was known before the generation."""
-        surrogate = self._surrogate(generation) if configs else None
+        surrogate = self._surrogate(generation) if configs and generation else None
         if surrogate is None:
             return {}
         found = surrogate.predict(np.stack([config.indices for config in configs]))
@@ -82,13 +127,16 @@ class DeviceStudy:
             for i, config in enumerate(configs)
         }
 
-    def enter(self, configs: Sequence[Config], generation: int) -> None:
-        """Add a trial for every config of a generation that has none; failed ones as failures."""
+    def enter(self, proposal: Proposal) -> None:
+        """Add a trial for every config of a proposal that has none; failed ones as failures."""
+        generation, configs = proposal.generation, proposal.configs
         results = device_results(self.session.store, self.session.job, self.device, generation)
         known = {v.config.key: v for v in results.verified}
-        rows = np.stack([c.indices for c in configs]) if configs else np.empty((0, 0), np.int16)
-        for member in self.sampler.pending(self.study, generation, rows):
-            verified = known.get(configs[member].key)
+        pending = set(self.pending(proposal))
+        for member, config in enumerate(configs):
+            if config not in pending:
+                continue
+            verified = known.get(config.key)
             attributes: dict[str, Any] = {}
             if verified is not None:
                 attributes = {
@@ -100,9 +148,9 @@ class DeviceStudy:
                 make_trial(
                     self.space,
                     self.problem,
-                    configs[member],
+                    config,
                     verified.metrics if verified is not None else None,
-                    self.sampler.generation_attrs(generation, int(member)),
+                    self.sampler.generation_attrs(generation, member),
                     attributes,
                 )
             )
@@ -116,6 +164,8 @@ class DeviceStudy:
             }
             everyone = [v for verified in earlier.values() for v in verified]
             self._surrogates = {
-                generation: fit_surrogate(self.space, earlier[self.device], everyone)
+                generation: fit_surrogate(
+                    self.session.settings.search, self.space, earlier[self.device], everyone
+                )
             }
         return self._surrogates[generation]

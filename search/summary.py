@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.models import JobRow
-from search.results import FrontMember, front, job_devices
+from search.results import FrontMember, front, job_devices, job_failures
 from search.store import Store
 
 
@@ -50,6 +50,7 @@ class JobDetails:
         evaluations: Verified evaluations.
         measurements: Measurements per device.
         bundles: Bundles per device: config key -> where it lies.
+        failures: What failed for good: phase, config key, error.
         seconds: Seconds per phase, over all runs of the job.
         settings: The job file's settings.
     """
@@ -58,6 +59,7 @@ class JobDetails:
     evaluations: int
     measurements: dict[str, int]
     bundles: dict[str, dict[str, str]]
+    failures: list[dict[str, str]]
     seconds: dict[str, float]
     settings: dict[str, Any]
 
@@ -90,6 +92,7 @@ def show_job(store: Store, job_id: str) -> JobDetails:
             name: {row.config_key: row.path for row in store.results.bundles(job_id, device=name)}
             for name in devices
         },
+        failures=job_failures(store, job_id),
         seconds=store.jobs.phase_seconds(job_id),
         settings=dict(job.spec["settings"]),
     )

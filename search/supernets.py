@@ -2,60 +2,81 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from search.artifacts import ArtifactStore
-from search.job import JobSettings
 from search.progress import Progress
-from search.store import Store
-from spaces.files import sha256_file
-from supernet import DataSplits, train_supernet
+from search.session import JobSession
+from supernet import CheckpointError, load_supernet, train_supernet
 from supernet.store import SUPERNET_FOLDER
 
-
-def supernet_key(settings: JobSettings) -> str:
-    """16 hexadecimal digits of everything that decides the trained weights."""
-    data = settings.data.model_dump(mode="json")
-    if settings.data.path is not None:
-        # A file may change under the same name.
-        data["path"] = sha256_file(settings.data.path)
-    return settings.supernet.key(settings.search_space().key, data)
+_log = logging.getLogger(__name__)
+_POLL_S = 0.5
 
 
-def ensure_supernet(
-    settings: JobSettings,
-    data: DataSplits,
-    store: Store,
-    artifacts: ArtifactStore,
-    home: Path,
-    progress: Progress,
-) -> Path:
-    """The folder of the job's trained supernet.
+def ensure_supernet(session: JobSession) -> None:
+    """Make the job's trained supernet lie in its folder, undamaged.
 
     Trains it, goes on training it from its last checkpoint, or takes the one that an earlier job
-    with the same space, data and options left.
+    with the same space, data and options left. One process at a time works on a supernet.
 
     Raises:
         CheckpointError: Every checkpoint of an interrupted training is damaged.
         ArtifactError: A stored supernet is missing or damaged.
     """
+    folder = session.supernet_folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_suffix(".lock"), session.progress):
+        row = session.store.results.supernet(folder.name)
+        if row is not None:
+            _restore(session, row.artifact)
+        else:
+            _train(session)
+
+
+def _restore(session: JobSession, artifact: str) -> None:
+    folder = session.supernet_folder
+    if (folder / SUPERNET_FOLDER).exists():
+        try:
+            load_supernet(folder)
+        except CheckpointError as error:
+            _log.warning("%s; taking the stored copy", error)
+        else:
+            return
+    session.artifacts.get_folder(artifact, folder / SUPERNET_FOLDER)
+    load_supernet(folder)
+
+
+def _train(session: JobSession) -> None:
     import torch
 
-    key = supernet_key(settings)
-    folder = home / "supernets" / key
-    row = store.results.supernet(key)
-    if row is not None:
-        if not (folder / SUPERNET_FOLDER).exists():
-            artifacts.get_folder(row.artifact, folder / SUPERNET_FOLDER)
-        return folder
-    torch.set_num_threads(settings.resources.cores)
+    folder = session.supernet_folder
+    torch.set_num_threads(session.settings.resources.cores)
     train_supernet(
-        settings.search_space(),
-        settings.supernet,
-        data,
+        session.space,
+        session.settings.supernet,
+        session.data,
         folder,
-        lambda phase, done, total: progress(f"train: {phase}", done, total),
+        lambda phase, done, total: session.progress(f"train: {phase}", done, total),
     )
-    reference = artifacts.put_folder(folder / SUPERNET_FOLDER)
-    store.results.record_supernet(key, reference, {"train_images": len(data.train)})
-    return folder
+    reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
+    metrics = {"train_images": len(session.data.train)}
+    session.store.results.record_supernet(folder.name, reference, metrics)
+
+
+@contextmanager
+def _alone(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold a file lock that the kernel releases when the process dies."""
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress("waiting for another job that trains the same supernet", 0, 0)
+                time.sleep(_POLL_S)
+        yield

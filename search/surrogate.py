@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors import AccuracyPredictor, RidgeLatencyPredictor
+from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS, LatencyPredictor, Predictor
+from search.job import SearchSettings
 from search.results import Verified
 from spaces import LayerSpec, Population, SearchSpace, cost
 
@@ -23,14 +24,14 @@ class MetricSurrogate:
     Attributes:
         space: The device's space.
         latency: Fitted on the device's measurements.
-        accuracy: Fitted on verified accuracies; None while there are too few.
+        accuracy: Fitted on verified accuracies.
         likelihood: Fitted on exp(-loss), which lies in 0..1 as an accuracy does.
     """
 
     space: SearchSpace
-    latency: RidgeLatencyPredictor
-    accuracy: AccuracyPredictor
-    likelihood: AccuracyPredictor | None
+    latency: LatencyPredictor
+    accuracy: Predictor
+    likelihood: Predictor | None
 
     def predict(self, population: Population) -> Mapping[str, Prediction]:
         """Metric name -> (mean, std), (n,) each, in base units; std 0 where it is exact."""
@@ -51,11 +52,15 @@ class MetricSurrogate:
 
 
 def fit_surrogate(
-    space: SearchSpace, verified: Sequence[Verified], evaluated: Sequence[Verified]
+    settings: SearchSettings,
+    space: SearchSpace,
+    verified: Sequence[Verified],
+    evaluated: Sequence[Verified],
 ) -> MetricSurrogate | None:
     """Learn from everything verified so far.
 
     Args:
+        settings: Names the predictors.
         space: The device's space.
         verified: Verified for this device: latencies.
         evaluated: Verified for any device of the job: accuracies. Those that are no points of
@@ -68,17 +73,16 @@ def fit_surrogate(
     timed = sorted((v for v in verified if space.contains(v.config)), key=_key)
     distinct = {v.config.key: v for v in evaluated if space.contains(v.config)}
     scored = sorted(distinct.values(), key=_key)
-    if len(timed) < RidgeLatencyPredictor.min_samples:
+    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(space)
+    accuracy = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
+    if len(timed) < latency.min_samples or len(scored) < accuracy.min_samples:
         return None
-    if len(scored) < AccuracyPredictor.min_samples:
-        return None
-    latency = RidgeLatencyPredictor(space)
     latency.fit(_rows(space, timed), np.array([v.measured_ms for v in timed]))
     rows = _rows(space, scored)
-    accuracy = AccuracyPredictor(space).fit(rows, np.array([v.accuracy for v in scored]))
+    accuracy.fit(rows, np.array([v.accuracy for v in scored]))
     likelihood = None
     if all(v.loss is not None for v in scored):
-        likelihood = AccuracyPredictor(space)
+        likelihood = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
         likelihood.fit(rows, np.exp([-(v.loss or 0.0) for v in scored]))
     return MetricSurrogate(space, latency, accuracy, likelihood)
 

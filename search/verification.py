@@ -16,8 +16,9 @@ from compilers.built import Build
 from compilers.devices import Device
 from compilers.errors import BuildError, CompilerError
 from search.artifacts import ArtifactStore
+from search.errors import VerificationError
 from search.execution import Executor, Failure, TaskResult
-from search.host_lock import HostLock
+from search.host_lock import HostLock, OnWait
 from search.job import JobSettings
 from search.models import Purpose
 from search.progress import Progress
@@ -47,6 +48,7 @@ class Verifier:
         executor: Runs accuracy evaluations and builds.
         lock: The host's lock.
         progress: Told about every finished item.
+        waiting: Told for whom the host lock keeps it waiting.
     """
 
     job_id: str
@@ -60,9 +62,16 @@ class Verifier:
     executor: Executor
     lock: HostLock
     progress: Progress
+    waiting: OnWait
 
     def evaluate(self, configs: Sequence[Config], label: str) -> None:
-        """Evaluate the accuracy of every config that has no evaluation yet."""
+        """Evaluate the accuracy of every config that has no evaluation yet.
+
+        A single failure is recorded and the others go on.
+
+        Raises:
+            VerificationError: Everything failed.
+        """
         known = {row.config_key for row in self.store.results.evaluations(self.job_id)}
         wanted = [c for c in _distinct(configs) if c.key not in known]
         tasks = [self._evaluation_task(config) for config in wanted]
@@ -95,10 +104,17 @@ class Verifier:
         self.progress(f"{label}: accuracy", 0, len(wanted))
         with self._busy("accuracy evaluation"):
             retries = self.settings.resources.retries
-            self.executor.run_tasks(evaluate_subnet, tasks, retries=retries, on_result=store)
+            found = self.executor.run_tasks(
+                evaluate_subnet, tasks, retries=retries, on_result=store
+            )
+        _refuse_total_failure("evaluation", found, bool(known))
 
     def build(self, device: str, configs: Sequence[Config], label: str) -> dict[str, Build]:
-        """Config key -> build, for every evaluated config that can be built for the device."""
+        """Config key -> build, for every evaluated config that can be built for the device.
+
+        Raises:
+            VerificationError: Nothing at all could be built.
+        """
         rows = {row.config_key: row for row in self.store.results.evaluations(self.job_id)}
         evaluated = [c for c in _distinct(configs) if c.key in rows]
         for config in evaluated:
@@ -128,7 +144,10 @@ class Verifier:
             self.progress(f"{label}: build for {device}", 0, len(wanted))
             with self._busy("compilation"):
                 retries = self.settings.resources.retries
-                self.executor.run_tasks(build_binary, tasks, retries=retries, on_result=report)
+                found = self.executor.run_tasks(
+                    build_binary, tasks, retries=retries, on_result=report
+                )
+            _refuse_total_failure(f"build for {device}", found, len(tasks) < len(evaluated))
         builds = ((c.key, self._existing_build(device, c)) for c in evaluated)
         return {key: build for key, build in builds if build is not None}
 
@@ -148,6 +167,9 @@ class Verifier:
             purpose: Why.
             label: Phase for the progress.
             extra: Config key -> what is stored beside the measurement.
+
+        Raises:
+            VerificationError: Nothing at all could be built or measured.
         """
         known = {
             row.config_key
@@ -159,11 +181,12 @@ class Verifier:
         if ready:
             self.progress(f"{label}: measure on {device}", 0, len(ready))
         sessions = [ready[i : i + SESSION] for i in range(0, len(ready), SESSION)]
-        done = 0
+        done = measured = 0
         while sessions:
             session = sessions.pop(0)
             try:
-                with self.lock.exclusive(f"measurement of {self.job_id} on {device}"):
+                purpose_text = f"measurement of {self.job_id} on {device}"
+                with self.lock.exclusive(purpose_text, on_wait=self.waiting):
                     found = self.devices[device].time([builds[c.key] for c in session])
             except CompilerError as error:
                 if len(session) > 1:
@@ -184,8 +207,13 @@ class Verifier:
                     extra={**extra.get(config.key, {}), "measurement": measurement.to_json()},
                     **values,
                 )
+            measured += len(found)
             done += len(session)
             self.progress(f"{label}: measure on {device}", done, len(ready))
+        if ready and not known and not measured:
+            raise VerificationError(
+                f"not one of {len(ready)} binaries could be measured on {device}"
+            )
 
     def subnet_folder(self, config: Config) -> Path:
         """Where the extracted subnet of a config lies."""
@@ -211,12 +239,30 @@ class Verifier:
         )
 
     def _busy(self, purpose: str) -> AbstractContextManager[None]:
-        return self.lock.shared(f"{purpose} of {self.job_id}")
+        return self.lock.shared(f"{purpose} of {self.job_id}", on_wait=self.waiting)
 
     def _failed(self, phase: str, config: Config, failure: Failure | None) -> None:
         assert failure is not None
         data = {"config_key": config.key, "error": failure.error, "message": failure.message}
         self.store.jobs.record_event(self.job_id, "failure", phase, data=data)
+
+
+# So many failures and not one success are no accident of a single config.
+_SYSTEMATIC = 3
+
+
+def _refuse_total_failure(
+    what: str, outcomes: Sequence[TaskResult[Any, Any]], worked_before: bool
+) -> None:
+    """Stop when a whole batch fails: the cause is not in the configs, and the job can go on once
+    it is mended."""
+    failures = [o.failure for o in outcomes if o.failure is not None]
+    all_failed = bool(outcomes) and len(failures) == len(outcomes)
+    if all_failed and (not worked_before or len(failures) >= _SYSTEMATIC):
+        first = failures[0]
+        raise VerificationError(
+            f"every {what} failed ({len(failures)}); the first: {first.error}: {first.message}"
+        )
 
 
 def _distinct(configs: Sequence[Config]) -> list[Config]:

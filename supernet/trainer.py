@@ -42,6 +42,25 @@ _ORDER_STREAM, _AUGMENTATION_STREAM, _CALIBRATION_STREAM = 1, 2, 3
 _log = logging.getLogger(__name__)
 
 
+def check_training(space: SearchSpace, config: SupernetConfig, data: DataSplits) -> None:
+    """Refuse options and data with which a supernet of `space` cannot be trained.
+
+    Raises:
+        SupernetConfigError: The batch is larger than the training split, or the data has other
+            channels or classes than the space.
+    """
+    if config.batch_size > len(data.train):
+        raise SupernetConfigError(
+            f"batch_size {config.batch_size} exceeds the {len(data.train)} training images"
+        )
+    found = (data.train.images.shape[1], data.classes)
+    wanted = (space.family.input_channels, space.family.classes)
+    if found != wanted:
+        raise SupernetConfigError(
+            f"the data has (channels, classes) {found}; space {space.name} has {wanted}"
+        )
+
+
 class Trainer:
     """A training run that knows its step and can be saved and restored at any of them.
 
@@ -66,25 +85,13 @@ class Trainer:
         data: DataSplits,
         sampler: ConfigSampler | None = None,
     ) -> None:
-        train = data.train
-        if config.batch_size > len(train):
-            raise SupernetConfigError(
-                f"batch_size {config.batch_size} exceeds the {len(train)} training images"
-            )
-        found, wanted = (
-            (train.images.shape[1], data.classes),
-            (space.family.input_channels, space.family.classes),
-        )
-        if found != wanted:
-            raise SupernetConfigError(
-                f"the data has (channels, classes) {found}; space {space.name} has {wanted}"
-            )
-        self.space, self.config, self.train = space, config, train
+        check_training(space, config, data)
+        self.space, self.config, self.train = space, config, data.train
         self.sampler = sampler or SandwichSampler(space, config.random_configs, config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.supernet = build_supernet(space)
-        self.steps_per_epoch = len(train) // config.batch_size
+        self.steps_per_epoch = len(data.train) // config.batch_size
         self.warmup_steps = config.warmup_epochs * self.steps_per_epoch
         self.total_steps = self.warmup_steps + config.epochs * self.steps_per_epoch
         self.step = 0

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -19,8 +20,6 @@ from search.store import Store
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 COMMAND = "from cli.main import main; main()"
-# What the job is doing, by the purpose that it gives when it takes the host's lock.
-STAGES = ("training", "accuracy evaluation", "measurement")
 
 
 class Job:
@@ -55,6 +54,19 @@ class Job:
                 continue
         return found
 
+    def doing(self, purpose: str) -> bool:
+        """Whether the job holds the host's lock for this purpose."""
+        return any(holder.purpose.startswith(purpose) for holder in self.lock.holders())
+
+    def steps(self) -> int:
+        """Training steps of the newest checkpoint."""
+        found = self.home.glob("supernets/*/step-*")
+        return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+    def evaluations(self) -> int:
+        """Finished accuracy evaluations."""
+        return sum(key[0] == "evaluation" for key in self.results())
+
     def results(self) -> dict[tuple[str, ...], tuple[float, int]]:
         """Every finished result -> when it was stored, and when its file was last written."""
         if not (self.home / "netcarve.db").exists():
@@ -82,24 +94,39 @@ def wait_for(condition, seconds: float) -> bool:
     return bool(condition())
 
 
+# What must be going on when the job is killed; each in turn, of one and the same job.
+MOMENTS = {
+    "training, after a checkpoint": lambda job: job.doing("training") and job.steps() >= 1,
+    "training, further on": lambda job: job.doing("training") and job.steps() >= 4,
+    "evaluating the references": lambda job: (
+        job.doing("accuracy evaluation") and job.evaluations() >= 1
+    ),
+    "evaluating, further on": lambda job: (
+        job.doing("accuracy evaluation") and job.evaluations() >= 4
+    ),
+    "measuring": lambda job: job.doing("measurement"),
+    "measuring again": lambda job: job.doing("measurement"),
+    "verifying a generation": lambda job: job.evaluations() >= 9,
+}
+
+
 def test_killed_job_finishes_with_the_same_command(tmp_path, runtime_dir, tiny_job):
     job = Job(tmp_path, runtime_dir, tiny_job)
     finished: dict[tuple[str, ...], tuple[float, int]] = {}
-    for stage in STAGES:
-        for group in (True, False):
-            process = job.start()
-            reached = wait_for(
-                lambda stage=stage: any(h.purpose.startswith(stage) for h in job.lock.holders()),
-                120,
-            )
-            assert reached, f"never reached {stage}: {job.log.read_text()[-2000:]}"
-            assert process.poll() is None
-            (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
-            process.wait()
-            assert wait_for(lambda: not job.survivors(), 15), job.survivors()
-            now = job.results()
-            assert finished.items() <= now.items(), "a finished result was lost or done again"
-            finished = now
+    for number, (moment, reached) in enumerate(MOMENTS.items()):
+        process = job.start()
+        there = wait_for(
+            lambda reached=reached, process=process: reached(job) or process.poll() is not None, 200
+        )
+        assert there, f"never {moment}: {job.log.read_text()[-2000:]}"
+        assert process.poll() is None, f"ended before {moment}: {job.log.read_text()[-2000:]}"
+        # The whole group, and the parent alone, by turns.
+        (os.killpg if number % 2 == 0 else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
+        assert wait_for(lambda: not job.survivors(), 15), job.survivors()
+        now = job.results()
+        assert finished.items() <= now.items(), "a finished result was lost or done again"
+        finished = now
     process = job.start()
     assert process.wait(300) == 0, job.log.read_text()[-3000:]
     assert wait_for(lambda: not job.survivors(), 15), job.survivors()
@@ -110,3 +137,7 @@ def test_killed_job_finishes_with_the_same_command(tmp_path, runtime_dir, tiny_j
         (row,) = store.jobs.jobs()
         assert store.jobs.state(row.id) is JobState.DONE
         assert len(store.results.bundles(row.id)) == 2
+        assert not store.jobs.events(row.id, "failure")
+        evaluated = [r.config_key for r in store.results.evaluations(row.id)]
+        study = optuna.load_study(study_name=f"{row.id}/cpu-avx2", storage=store.optuna_storage())
+        assert sorted(t.user_attrs["config"] for t in study.trials) == sorted(evaluated)

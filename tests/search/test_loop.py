@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from search import delivery
-from search.errors import JobConfigError
+from search.errors import SearchError
 from search.export import export_front
 from search.job import parse_job
-from search.loop import run_job
+from search.loop import _resolve, resume_job, run_job
 from search.models import Purpose
 from search.progress import silent
 from search.report import job_report, write_report
@@ -153,6 +153,8 @@ def test_any_verified_subnet_can_be_exported(workspace, delivered, tmp_path):
 
 
 def test_when_nothing_is_feasible_the_closest_are_kept(workspace, delivered, tiny_job):
+    weights = next(workspace.home.glob("supernets/*/supernet/supernet.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-9])  # the stored copy of the supernet must serve
     impossible = {"name": "latency", "max": 1e-6, "unit": "ms"}
     found = _run(workspace, tiny_job, constraints=[impossible])
     members = found.devices[0].front
@@ -178,6 +180,12 @@ def test_when_nothing_is_feasible_the_closest_are_kept(workspace, delivered, tin
             SpaceError,
             r"no subnet .* size <= 0.1 kB: the smallest one has 1\d",
         ),
+        (
+            {"constraints": [{"name": "size", "min": 50, "unit": "MB"}]},
+            SpaceError,
+            r"no subnet .* 50 <= size MB: the largest one has 0\.",
+        ),
+        ({"supernet": {"batch_size": 2000}}, NetcarveError, "exceeds the 1079 training images"),
         ({"devices": ["nobody"]}, UnknownNameError, "unknown device 'nobody'"),
         ({"space": "resnet"}, UnknownNameError, "mobilenetv3_digits"),
         ({"choices": {"resolution": [21]}}, SpaceError, "allowed: 20, 24, 28, 32"),
@@ -207,5 +215,34 @@ def test_unusable_data_is_refused(workspace, tiny_job, tmp_path):
     with pytest.raises(NetcarveError, match="class"):
         _run(workspace, tiny_job, name="bad", **one_class)
     three = _own_data(tmp_path, np.arange(90) % 3)
-    with pytest.raises(JobConfigError, match="3 classes, the space mobilenetv3_digits 10"):
+    with pytest.raises(NetcarveError, match=r"\(1, 3\); space mobilenetv3_digits has \(1, 10\)"):
         _run(workspace, tiny_job, name="bad", **three)
+
+
+def test_changed_data_is_not_mixed_with_the_old(workspace, tiny_job, tmp_path):
+    def write(seed: int) -> dict:
+        rng = np.random.default_rng(seed)
+        path = tmp_path / "own.npz"
+        images = rng.random((400, 8, 8), dtype=np.float32)
+        np.savez(path, images=images, labels=np.arange(400) % 10)
+        return {"data": {"name": "npz", "path": str(path)}}
+
+    settings = parse_job(tiny_job | {"name": "own"} | write(0))
+    job, _ = workspace.store.jobs.record_job(
+        "own", _resolve(settings, workspace.store), settings.search_space().key, 0
+    )
+    write(1)
+    with pytest.raises(SearchError, match=r"own\.npz\) has changed"):
+        resume_job(job.id, workspace.store, workspace.artifacts, workspace.home, silent)
+
+
+def test_when_everything_fails_the_job_fails_and_can_be_resumed(workspace, tiny_job, monkeypatch):
+    settings = parse_job(tiny_job | {"name": "broken", "seed": 1})
+    with monkeypatch.context() as patch:
+        # No linker on the PATH: every build fails.
+        patch.setenv("PATH", "/nonexistent")
+        with pytest.raises(SearchError, match=r"every build for cpu-avx2 failed.*linker"):
+            run_job(settings, workspace.store, workspace.artifacts, workspace.home, silent)
+    job = next(job for job in workspace.store.jobs.jobs() if job.name == "broken")
+    assert workspace.store.jobs.state(job.id).value == "failed"
+    assert "linker" in job_report(workspace.store, job.id).to_markdown()

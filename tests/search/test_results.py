@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compilers.measurement import Measurement
+from search.objectives import Constraint, Objective, Problem
+from search.results import DeviceResults, Verified, at_bits
+from spaces import cost, get_space
+from spaces.population import sample
+
+SPACE = get_space("mobilenetv3_digits")
+PROBLEM = Problem(
+    (Objective(name="accuracy", unit="%"), Objective(name="latency", unit="ms")),
+    (Constraint(name="latency", max=0.5, unit="ms"),),
+)
+
+
+def verified(config, accuracy, ms, aa_ratio=1.0):
+    measurement = Measurement(ms, ms, ms, 10, 1, "clock", aa_ratio, 0.01, 1)
+    return Verified(config, 1, accuracy, 0.1, cost(SPACE.layer_specs(config)), measurement)
+
+
+def results(*points, problem=PROBLEM):
+    rows = sample(SPACE, len(points), np.random.default_rng(0))
+    found = [verified(SPACE.from_indices(r), *p) for r, p in zip(rows, points, strict=True)]
+    return DeviceResults(SPACE, found, problem, {})
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_twins_do_not_depend_on_a_restriction_of_the_bits(bits):
+    restricted = SPACE.restrict(choices={"*.w_bits": [bits]})
+    config = restricted.max_config()
+    for other in (8, 32):
+        twin = at_bits(restricted, config, other)
+        assert {v for n, v in twin.to_json().items() if n.endswith("w_bits")} == {other}
+        assert twin["resolution"] == config["resolution"]
+    assert at_bits(restricted, config, 4) is None
+
+
+def test_the_front_is_feasible_and_not_dominated():
+    found = results((0.9, 0.1), (0.95, 0.2), (0.94, 0.3), (0.99, 0.9))
+    assert [v.measured_ms for v in found.front] == [0.1, 0.2]
+    assert all(member.feasible for member in found.members())
+
+
+def test_when_nothing_is_feasible_the_closest_come():
+    found = results(*((0.9, 1.0 + k) for k in range(9)))
+    assert not found.feasible
+    assert [v.measured_ms for v in found.front] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_latencies_are_distinct_when_they_differ_by_more_than_the_noise():
+    found = results((0.9, 0.1, 1.05), (0.92, 0.103, 1.05), (0.95, 0.12, 1.05), (0.96, 0.2, 1.05))
+    assert found.noise == pytest.approx(0.05)
+    assert found.distinct() == 3
+
+
+def test_bytes_at_equal_bits():
+    config = at_bits(SPACE, SPACE.max_config(), 8)
+    found = DeviceResults(SPACE, [verified(config, 0.9, 0.1)], PROBLEM, {})
+    (member,) = found.members()
+    largest = cost(SPACE.layer_specs(SPACE.max_config())).bytes
+    assert member.bytes < largest == member.float_bytes
+    # The stem is never quantised.
+    assert member.precisions["fp32"] == 1

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
         BundleInfo,
         Verification,
         load_bundle,
-        read_bundle,
-        run_bundle,
         verify_bundle,
         write_bundle,
     )
@@ -35,8 +33,6 @@ _HOME = {
     "load_bundle": "compilers.bundle",
     "make_device": "compilers.devices",
     "measure_interleaved": "compilers.measurement",
-    "read_bundle": "compilers.bundle",
-    "run_bundle": "compilers.bundle",
     "verify_bundle": "compilers.bundle",
     "write_bundle": "compilers.bundle",
 }
@@ -54,8 +50,6 @@ __all__ = [
     "load_bundle",
     "make_device",
     "measure_interleaved",
-    "read_bundle",
-    "run_bundle",
     "verify_bundle",
     "write_bundle",
 ]

@@ -14,6 +14,8 @@ A bundle is a folder (and the same as .tar.gz):
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import json
 import shutil
 import tempfile
@@ -24,17 +26,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import compilers.runtime as bundle_runtime
-from compilers.archive import extract_archive, write_archive
 from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE, Build, KernelRecord
 from compilers.check import compare
 from compilers.errors import BundleError, CompilerError
 from compilers.measurement import Measurement
 from compilers.runtime import FORMAT, MANIFEST, BundleRuntimeError
+from spaces.archive import Limits, pack_folder, unpack_folder
 from spaces.cost import cost
-from spaces.files import atomic_directory, atomic_write_text, sha256_file
+from spaces.errors import ArchiveError
+from spaces.files import atomic_directory, atomic_write_bytes, atomic_write_text, sha256_file
 from spaces.layer_spec import LayerSpec
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 _COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE)
 OUTPUT_TOLERANCE = 1e-4
 """Allowed difference from the bundle's own sample output, relative to its largest logit."""
+
+_LARGEST = Limits(members=64, bytes=1 << 30)
 
 _PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
 
@@ -123,7 +127,11 @@ def write_bundle(
         }
         atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     if archive:
-        write_archive(target, target.with_name(target.name + ".tar.gz"))
+        packed = io.BytesIO()
+        pack_folder(target, packed, top=target.name)
+        # No time in its header: equal bundles are equal files.
+        content = gzip.compress(packed.getvalue(), mtime=0)
+        atomic_write_bytes(target.with_name(target.name + ".tar.gz"), content)
     return target
 
 
@@ -178,19 +186,13 @@ def opened(path: str | Path) -> Iterator[Path]:
     if not source.is_file():
         raise BundleError(f"{source}: no such bundle")
     with tempfile.TemporaryDirectory(prefix="netcarve-bundle-") as scratch:
-        folder = Path(scratch) / "bundle"
-        extract_archive(source, folder)
+        folder = Path(scratch)
+        try:
+            with gzip.open(source) as file:
+                unpack_folder(file, folder, one_top=True, limits=_LARGEST)
+        except (ArchiveError, OSError) as error:
+            raise BundleError(f"{source}: not a bundle: {error}") from error
         yield folder
-
-
-def read_bundle(path: str | Path) -> dict[str, Any]:
-    """The manifest of a bundle whose hashes all match; nothing is loaded.
-
-    Raises:
-        BundleError: A file is missing or corrupt; the message names it.
-    """
-    with opened(path) as folder:
-        return _checked_manifest(folder)
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
@@ -200,23 +202,6 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
     except BundleRuntimeError as error:
         raise BundleError(str(error)) from error
     return manifest
-
-
-def run_bundle(path: str | Path, x: str | Path | None = None) -> NDArray[np.float32]:
-    """Logits [n, classes] of the inputs in a .npy file, or of the bundle's sample, in-process.
-
-    Needs numpy and the TVM runtime only.
-
-    Raises:
-        BundleError: The bundle is corrupt or not for this processor, or the input does not fit.
-    """
-    with opened(path) as folder:
-        try:
-            model, manifest = bundle_runtime.load_bundle(folder)
-            source = Path(x) if x is not None else folder / manifest["sample"]["input"]
-            return model(bundle_runtime.read_input(source, manifest["input_shape"]))
-        except (BundleRuntimeError, KeyError, ImportError) as error:
-            raise BundleError(f"{path}: {error}") from error
 
 
 def load_bundle(path: str | Path) -> Build:

@@ -1,7 +1,8 @@
-"""A content-hashed store of files behind a URL.
+"""A content-hashed store of folders behind a URL.
 
-An artifact is named by the SHA-256 of its bytes (`sha256:<64 hex digits>`), so that equal content
-is stored once, a name never changes its meaning, and every read is verified.
+An artifact is a folder, stored as one deterministic tar and named by the SHA-256 of its bytes
+(`sha256:<64 hex digits>`), so that equal content is stored once, a name never changes its meaning,
+and every read is verified.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from search.archive import pack_folder, unpack_folder
 from search.errors import ArtifactError, CorruptArtifactError
 from search.home import working_home
+from spaces.archive import pack_folder, unpack_folder
+from spaces.errors import ArchiveError, UnsafeArchiveError
 from spaces.files import atomic_directory
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
@@ -27,7 +29,7 @@ _CHUNK = 1 << 20
 
 
 class ArtifactStore:
-    """Files and folders by content, at any URL that fsspec opens.
+    """Folders by content, at any URL that fsspec opens.
 
     Args:
         url: For example `s3://bucket/folder`, a local folder, or None for `artifacts` in the
@@ -50,26 +52,6 @@ class ArtifactStore:
         self._filesystem: Any = filesystem
         self._root = str(root).rstrip("/")
 
-    def put_bytes(self, data: bytes) -> str:
-        """Store bytes; their reference."""
-        reference = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with tempfile.SpooledTemporaryFile() as file:
-            file.write(data)
-            self._upload(file, reference)
-        return reference
-
-    def put_file(self, path: str | Path) -> str:
-        """Store a file's content; its reference.
-
-        Raises:
-            ArtifactError: the file cannot be read, or the store not written.
-        """
-        try:
-            with Path(path).open("rb") as file:
-                return self._put_stream(file)
-        except OSError as error:
-            raise ArtifactError(f"cannot read {path}: {error.strerror or error}.") from error
-
     def put_folder(self, folder: str | Path) -> str:
         """Store a folder as one deterministic tar; its reference.
 
@@ -77,53 +59,30 @@ class ArtifactStore:
             ArtifactError: not a folder, or it holds a link or a special file.
         """
         with tempfile.TemporaryFile() as file:
-            pack_folder(Path(folder), file)
+            try:
+                pack_folder(Path(folder), file)
+            except ArchiveError as error:
+                raise ArtifactError(f"cannot store {folder}: {error}") from error
             return self._put_stream(file)
-
-    def get_bytes(self, reference: str) -> bytes:
-        """The bytes of an artifact.
-
-        Raises:
-            ArtifactError: malformed reference, or no such artifact.
-            CorruptArtifactError: the stored bytes do not have that hash.
-        """
-        with tempfile.SpooledTemporaryFile() as file:
-            self._download(reference, file)
-            file.seek(0)
-            return file.read()
-
-    def get_file(self, reference: str, path: str | Path) -> None:
-        """Write an artifact to `path`: the whole verified content, or nothing.
-
-        Raises:
-            ArtifactError: as `get_bytes`.
-        """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                self._download(reference, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def get_folder(self, reference: str, folder: str | Path) -> None:
         """Extract a stored folder as `folder`, replacing one that is there: whole or not at all.
 
         Raises:
-            ArtifactError: as `get_bytes`.
-            UnsafeArchiveError: a member would be written outside the folder.
+            ArtifactError: malformed reference, no such artifact, or the folder cannot be written.
+            CorruptArtifactError: the stored bytes do not have that hash, or are no folder that can
+                be extracted safely.
         """
         with tempfile.TemporaryFile() as file:
             self._download(reference, file)
             file.seek(0)
-            with atomic_directory(folder) as temporary:
-                unpack_folder(file, temporary)
+            try:
+                with atomic_directory(folder) as temporary:
+                    unpack_folder(file, temporary)
+            except UnsafeArchiveError as error:
+                raise CorruptArtifactError(f"the artifact {reference}: {error}") from error
+            except ArchiveError as error:
+                raise ArtifactError(str(error)) from error
 
     def exists(self, reference: str) -> bool:
         """Whether the artifact is stored (its content is verified when it is read)."""

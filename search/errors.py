@@ -37,10 +37,6 @@ class CorruptArtifactError(ArtifactError, CorruptFileError):
     """The bytes of an artifact do not have the hash that names them."""
 
 
-class UnsafeArchiveError(ArtifactError):
-    """A member of an archive is not a plain file inside its folder."""
-
-
 class HostLockError(SearchError):
     """The host lock cannot be taken."""
 

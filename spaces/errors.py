@@ -36,3 +36,11 @@ class UnknownNameError(NetcarveError):
 
 class CorruptFileError(NetcarveError):
     """A stored file cannot be read or does not match its recorded hash."""
+
+
+class ArchiveError(NetcarveError):
+    """A folder cannot be packed, or an archive not be unpacked."""
+
+
+class UnsafeArchiveError(ArchiveError, CorruptFileError):
+    """An archive is damaged, too large, or a member is not a plain file inside its folder."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,10 @@ import onnx
 import pytest
 import torch
 
+from compilers import runtime
 from compilers.bundle import (
     BundleInfo,
     load_bundle,
-    read_bundle,
-    run_bundle,
     verify_bundle,
     write_bundle,
 )
@@ -61,7 +61,7 @@ def forbid_loading(monkeypatch):
 
 
 def test_the_manifest_says_everything(bundle, builds, subnets):
-    manifest = read_bundle(bundle)
+    manifest = runtime.read_manifest(bundle)
     total = cost(subnets["mixed"].specs)
     assert manifest["config"] == {"resolution": 12}
     assert manifest["accuracy"] == 0.75
@@ -89,19 +89,20 @@ def test_a_bundle_is_the_subnet_four_times(bundle, subnets):
     x = np.load(bundle / "input.npy")
     expected = subnets["mixed"](torch.from_numpy(x)).detach().numpy()
     scale = np.abs(expected).max()
-    allowed = read_bundle(bundle)["tolerance"]
+    allowed = runtime.read_manifest(bundle)["tolerance"]
     twin = load_subnet(bundle)(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_array_equal(twin, expected)
     onnx.checker.check_model(str(bundle / "model.onnx"), full_check=True)
     assert np.abs(run_onnx(bundle / "model.onnx", x) - expected).max() / scale <= allowed
-    logits = run_bundle(bundle)
+    model, _ = runtime.load_bundle(bundle)
+    logits = model(x)
     np.testing.assert_array_equal(logits, np.load(bundle / "output.npy"))
     assert np.abs(logits - expected).max() / scale <= allowed
 
 
 def test_verifying_measures_again(bundle, device):
     found = verify_bundle(bundle, device)
-    assert found.files == len(read_bundle(bundle)["files"])
+    assert found.files == len(runtime.read_manifest(bundle)["files"])
     assert found.difference == 0
     assert found.measurement is not None
     assert found.measurement.median_ms > 0
@@ -119,9 +120,11 @@ def test_a_corrupt_file_is_named_before_anything_is_loaded(copy, name, monkeypat
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     forbid_loading(monkeypatch)
-    for check in (verify_bundle, run_bundle, load_bundle, read_bundle):
+    for check in (verify_bundle, load_bundle):
         with pytest.raises(BundleError, match=name):
             check(copy)
+    with pytest.raises(runtime.BundleRuntimeError, match=name):
+        runtime.load_bundle(copy)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +144,8 @@ def test_a_manifest_that_cannot_be_trusted(copy, change, message, monkeypatch):
     forbid_loading(monkeypatch)
     with pytest.raises(BundleError, match=message):
         verify_bundle(copy)
-    with pytest.raises(BundleError, match=message):
-        run_bundle(copy)
+    with pytest.raises(runtime.BundleRuntimeError, match=message):
+        runtime.load_bundle(copy)
 
 
 def test_missing_files_and_no_bundle(copy, tmp_path):
@@ -150,9 +153,22 @@ def test_missing_files_and_no_bundle(copy, tmp_path):
     with pytest.raises(BundleError, match=r"model\.onnx.*missing"):
         verify_bundle(copy)
     with pytest.raises(BundleError, match="not a bundle"):
-        read_bundle(tmp_path)
+        verify_bundle(tmp_path)
     with pytest.raises(BundleError, match="no such bundle"):
-        read_bundle(tmp_path / "nothing")
+        verify_bundle(tmp_path / "nothing")
+
+
+def test_a_damaged_or_unsafe_archive_is_no_bundle(bundle, tmp_path):
+    path = tmp_path / "b.tar.gz"
+    data = bundle.with_name("b.tar.gz").read_bytes()
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../outside"))
+    hostile = path.read_bytes()
+    for content in (data[: len(data) // 2], b"no gzip", b"", hostile):
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=r"b\.tar\.gz: not a bundle"):
+            verify_bundle(path)
+    assert [f.name for f in tmp_path.iterdir()] == ["b.tar.gz"]
 
 
 def test_wrong_outputs_are_found(copy, device):
@@ -185,7 +201,7 @@ def test_a_failing_export_leaves_the_old_bundle(bundle, device, builds, tmp_path
     monkeypatch.setattr(device, "export_onnx", fail)
     with pytest.raises(BundleError, match="no export today"):
         write_bundle(target, builds["fp32"], device, INFO)
-    assert read_bundle(target)["accuracy"] == 0.75
+    assert runtime.read_manifest(target)["accuracy"] == 0.75
     assert [f.name for f in tmp_path.iterdir()] == ["b"]
 
 
@@ -216,7 +232,8 @@ def test_a_bundle_runs_with_numpy_and_tvm_only(bundle, tmp_path, images):
     assert "outputs match" in python(run).stdout
     done = python(run, "--input", "x.npy", "--output", "y.npy")
     assert (done.returncode, done.stderr) == (0, "")
-    logits = run_bundle(bundle, tmp_path / "x.npy")
+    model, _ = runtime.load_bundle(bundle)
+    logits = model(images)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), logits)
     np.save(tmp_path / "x.npy", images[:, :, 1:])
     failed = python(run, "--input", "x.npy")

@@ -33,9 +33,10 @@ def test_what_is_given_goes_before_the_environment_and_that_before_the_default(
 
 
 def test_a_workspace_is_created_where_it_was_asked_for(tmp_path):
+    (tmp_path / "a" / "folder").mkdir(parents=True)
     with open_workspace(tmp_path / "a" / "home") as work:
         assert work.store.jobs.jobs() == []
-        work.artifacts.put_bytes(b"x")
+        work.artifacts.put_folder(tmp_path / "a" / "folder")
     assert (tmp_path / "a" / "home" / "netcarve.db").exists()
     assert any((tmp_path / "a" / "home" / "artifacts").rglob("*"))
     assert not (tmp_path / "netcarve-home").exists()

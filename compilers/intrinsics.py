@@ -128,7 +128,6 @@ class WidenedDot(IntegerDot):
     activation_dtype = "int16"
     weight_dtype = "int16"
     _names: ClassVar[dict[int, str]] = {
-        4: "llvm.x86.sse2.pmadd.wd",
         8: "llvm.x86.avx2.pmadd.wd",
         16: "llvm.x86.avx512.pmaddw.d.512",
     }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
+from compilers.intrinsics import WidenedDot
 from compilers.kernels.base import DType, Kernel, LayerParams
-from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, WidenedCode
+from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, PairedCode
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
 from compilers.kernels.packing import checked, integer_bias
 from compilers.kernels.tiling import out_size
@@ -98,12 +99,12 @@ class Depthwise(Kernel):
         start = checked("bias", params.bias, (channels,), np.int32)
         zero_point = require("input", params.input).zero_point
         scale = checked("scale", params.scale, (channels,), np.float32) * fold
+        start = integer_bias(weight, start, zero_point)
+        windows = weight.reshape(channels, k, k)
         if isa.int8_dot == "vpdpbusd":
-            start = integer_bias(weight, start, zero_point)
-            packed = _pack_interleaved(weight.reshape(channels, k, k), self.lanes(isa))
+            packed: NDArray[Any] = _pack_interleaved(windows, self.lanes(isa))
         else:
-            start = start.astype(np.float32)
-            packed = np.ascontiguousarray(weight.reshape(channels, -1).T.astype(np.float32))
+            packed = _pack_pairs(windows)
         return packed, start, scale, *tail.scalars(params)
 
     def lanes(self, isa: Isa) -> int:
@@ -116,7 +117,7 @@ class Depthwise(Kernel):
             return FloatCode(self, isa).build()
         if isa.int8_dot == "vpdpbusd":
             return InterleavedCode(self, isa).build()
-        return WidenedCode(self, isa).build()
+        return PairedCode(self, isa).build()
 
 
 def _pack_interleaved(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
@@ -136,3 +137,14 @@ def _pack_interleaved(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
     return np.ascontiguousarray(
         grouped.transpose(0, 2, 3, 1, 4).reshape(len(blocks), k, -1, lanes * PIXELS)
     )
+
+
+def _pack_pairs(weight: NDArray[np.int8]) -> NDArray[np.int16]:
+    """[C, k, k] -> [k, ceil(k / 2), C * 2]: two horizontally adjacent taps of every channel.
+
+    The tap behind the window is zero.
+    """
+    channels, k, _ = weight.shape
+    padded = np.pad(weight.astype(np.int16), ((0, 0), (0, 0), (0, 1)))
+    grouped = padded.reshape(channels, k, -1, WidenedDot.group)
+    return np.ascontiguousarray(grouped.transpose(1, 2, 0, 3).reshape(k, -1, 2 * channels))

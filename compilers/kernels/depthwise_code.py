@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compilers.errors import KernelError
-from compilers.intrinsics import Vpdpbusd, interleave_pixels
+from compilers.intrinsics import Vpdpbusd, WidenedDot, interleave_pixels
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 
 PIXELS = 4
 """Horizontally adjacent pixels that one vpdpbusd multiplies per lane."""
+
+_HIGH = 1 << 16
+"""Shifts a value into the upper half of a 32-bit lane."""
 
 _TILE_ROWS, _TILE_COLUMNS = 4, 2
 """Output pixels whose windows share operands in the integer kernel."""
@@ -70,28 +72,17 @@ class DepthwiseCode:
         self.em.loop(self.blocks, block)
         return self.em.function(self.kernel.symbol(self.isa))
 
-    def each_pixel(self, body: Callable[[Index], None]) -> None:
-        """Run `body` over the pixels of the input."""
-        self.em.loop(self.kernel.height * self.kernel.width, body)
-
     def store(self, sums: Sequence[tuple[Index, Buffer]], channel: Index) -> None:
         """Finish (output pixel, accumulator) pairs of one block of channels."""
         cells = []
         for pixel, total in sums:
-            value = self.em.let(self.finished(load(total, [0], self.lanes), channel))
+            value = self.em.let(load(total, [0], self.lanes))
             cells.append(Cell(pixel, channel, self.lanes, self.lanes, value))
         self.tail.store(self.out, cells)
-
-    def finished(self, value: Expr, channel: Index) -> Expr:
-        """The accumulator that the epilogue takes."""
-        del channel
-        return value
 
 
 class FloatCode(DepthwiseCode):
     """float32: taps outside the image are skipped, each input column of a tile is loaded once."""
-
-    accumulator = "float32"
 
     def column_limit(self) -> int:
         """Accumulators, the window row's weights and one pixel must fit the registers."""
@@ -100,14 +91,9 @@ class FloatCode(DepthwiseCode):
     def build(self) -> Any:
         kernel = self.kernel
         self.arguments((kernel.kernel**2, kernel.channels), "float32")
-        self.source: Buffer = self.x
+        return self.each_block(lambda _, channel: self.rows(channel))
 
-        def block(_: Index, channel: Index) -> None:
-            self.rows(channel, channel)
-
-        return self.each_block(block)
-
-    def rows(self, channel: Index, source_channel: Index) -> None:
+    def rows(self, channel: Index) -> None:
         kernel, em = self.kernel, self.em
         runs = column_runs(
             kernel.out_width, kernel.width, kernel.kernel, kernel.stride, self.column_limit()
@@ -119,15 +105,11 @@ class FloatCode(DepthwiseCode):
 
                 def tile(i: Index, run: ColumnRun = run) -> None:
                     ow = run.first + i * run.width
-                    self.tile(oh, ow, run, taps, channel, source_channel)
+                    self.tile(oh, ow, run, taps, channel)
 
                 em.loop(run.tiles, tile)
 
         em.loop(kernel.out_height, row)
-
-    def start_value(self, channel: Index) -> Expr:
-        """What an accumulator starts with."""
-        return load(self.start, [channel], self.lanes)
 
     def tile(
         self,
@@ -136,13 +118,12 @@ class FloatCode(DepthwiseCode):
         run: ColumnRun,
         taps: tuple[Index, Index],
         channel: Index,
-        source_channel: Index,
     ) -> None:
         kernel, em, lanes = self.kernel, self.em, self.lanes
         k, stride = kernel.kernel, kernel.stride
         sums = [em.register(lanes) for _ in range(run.width)]
         for total in sums:
-            em.store(total, [0], self.start_value(channel), lanes)
+            em.store(total, [0], load(self.start, [channel], lanes), lanes)
 
         def window_row(kh: Index) -> None:
             first = (oh * stride - k // 2 + kh) * kernel.width
@@ -153,7 +134,7 @@ class FloatCode(DepthwiseCode):
                 reached = [(t, kw) for t, kw in reached if 0 <= kw < k]
                 if not reached or not (run.inside or 0 <= column < kernel.width):
                     continue
-                pixel = em.let(load(self.source, [first + column, source_channel], lanes))
+                pixel = em.let(load(self.x, [first + column, channel], lanes))
                 for t, kw in reached:
                     value = load(sums[t], [0], lanes) + pixel * weights[kw]
                     em.store(sums[t], [0], value, lanes)
@@ -164,40 +145,90 @@ class FloatCode(DepthwiseCode):
         self.store([(pixel + t, total) for t, total in enumerate(sums)], channel)
 
 
-class WidenedCode(FloatCode):
-    """Integers without VNNI: q - zero_point as float32, whose sums of a window are exact.
+class PairedCode(DepthwiseCode):
+    """Integers without VNNI: vpmaddwd multiplies two horizontally adjacent pixels per lane.
 
-    A product is below 2^15.1 and a window has at most 2^8 taps, so that every partial sum is an
-    integer below 2^24. The bias, which may be larger, comes last: one rounding to float32, where
-    converting an int32 sum would round too.
+    Each block of channels is copied once with a border of the zero point, every pixel as 16 bits
+    beside its right neighbour, so that one load gives the operand of two taps. Accumulators are
+    int32 from the bias on: products fit 16 bits, sums of two fit 32.
     """
 
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.lanes
-        if kernel.kernel > 15:
-            raise KernelError(f"integer depthwise with kernel {kernel.kernel}: at most 15")
-        self.arguments((kernel.kernel**2, kernel.channels), "float32")
-        self.source = em.scratch((kernel.height * kernel.width, lanes))
-        zero = em.let(self.tail.input_zero(lanes))
+        k, border = kernel.kernel, kernel.kernel // 2
+        self.groups = -(-k // WidenedDot.group)
+        shape = (k, self.groups, kernel.channels * WidenedDot.group)
+        self.arguments(shape, WidenedDot.weight_dtype, "int32")
+        self.full_width = kernel.width + 2 * border
+        # Elements are vectors, for which LLVM aligns the stack.
+        pixels = (kernel.height + 2 * border) * self.full_width
+        self.image = em.scratch((pixels,), f"int32x{lanes}")
+        size = (kernel.height, kernel.width)
+        zeros = em.let(self.tail.input_zero(lanes) * splat(1 + _HIGH, lanes, "int32"))
+        fill_border(em, self.image, size, 1, border, lambda _: zeros, width=1)
+        limit = min(8, self.isa.vector_registers - self.groups - 3)
+        columns = row_runs(kernel.out_width, even_parts(kernel.out_width, limit)[0])
 
         def block(_: Index, channel: Index) -> None:
-            def pixel(p: Index) -> None:
-                integer = cast(load(self.x, [p, channel], lanes), "int32", lanes) - zero
-                em.store(self.source, [p, 0], cast(integer, "float32", lanes), lanes)
+            em.loop(kernel.height, lambda h: self.copy_row(h, border, channel))
 
-            self.each_pixel(pixel)
-            self.rows(channel, 0)
+            def row(oh: Index) -> None:
+                for first, tiles, width in columns:
+
+                    def tile(i: Index, first: int = first, width: int = width) -> None:
+                        self.tile(oh, first + i * width, width, channel)
+
+                    em.loop(tiles, tile)
+
+            em.loop(kernel.out_height, row)
 
         return self.each_block(block)
 
-    def start_value(self, channel: Index) -> Expr:
-        """The bias comes last."""
-        del channel
-        return splat(0.0, self.lanes)
+    def copy_row(self, h: Index, border: int, channel: Index) -> None:
+        """Pairs of neighbours of one row; outside the image the zero point is the neighbour."""
+        em, lanes, width = self.em, self.lanes, self.kernel.width
+        zero = self.tail.input_zero(lanes)
+        first = (h + border) * self.full_width + border
 
-    def finished(self, value: Expr, channel: Index) -> Expr:
-        """The exact sum, plus the bias."""
-        return value + load(self.start, [channel], self.lanes)
+        def pixel(w: Index) -> Expr:
+            source = load(self.x, [h * width + w, channel], lanes)
+            return cast(source, "int32", lanes)
+
+        def store(w: Index, left: Expr, right: Expr) -> None:
+            pair = left + right * splat(_HIGH, lanes, "int32")
+            em.store(self.image, [first + w], pair, 1)
+
+        if border:
+            store(-1, zero, pixel(0))
+        em.loop(width - 1, lambda w: store(w, pixel(w), pixel(w + 1)))
+        store(width - 1, pixel(width - 1), zero)
+
+    def tile(self, oh: Index, ow: Index, width: int, channel: Index) -> None:
+        kernel, em, lanes, dot = self.kernel, self.em, self.lanes, WidenedDot()
+        stride, group = kernel.stride, WidenedDot.group
+        sums = [em.register(lanes, "int32") for _ in range(width)]
+        for total in sums:
+            em.store(total, [0], load(self.start, [channel], lanes), lanes)
+
+        def window_row(kh: Index) -> None:
+            first = (oh * stride + kh) * self.full_width + ow * stride
+            weights = [
+                em.let(load(self.weight, [kh, g, channel * group], lanes * group))
+                for g in range(self.groups)
+            ]
+            for dx in range((width - 1) * stride + kernel.kernel):
+                reached = [(t, *divmod(dx - t * stride, group)) for t in range(width)]
+                reached = [(t, g, odd) for t, g, odd in reached if 0 <= g < self.groups and not odd]
+                if not reached:
+                    continue
+                pair = em.let(load(self.image, [first + dx], 1))
+                for t, g, _ in reached:
+                    old = load(sums[t], [0], lanes)
+                    em.store(sums[t], [0], dot.accumulate(old, pair, weights[g], lanes), lanes)
+
+        em.loop(kernel.kernel, window_row)
+        pixel = oh * kernel.out_width + ow
+        self.store([(pixel + t, total) for t, total in enumerate(sums)], channel)
 
 
 class InterleavedCode(DepthwiseCode):
@@ -218,8 +249,11 @@ class InterleavedCode(DepthwiseCode):
         # The last operand of a row reaches beyond the window: those taps are zero.
         pixels = (kernel.height + 2 * border) * self.full_width + self.groups * PIXELS - k
         self.image = em.scratch((pixels * lanes,), "uint8")
-        zero = self.tail.input_zero
         size = (kernel.height, kernel.width)
+
+        def zero(count: int) -> Expr:
+            return cast(self.tail.input_zero(count), "uint8", count)
+
         fill_border(em, self.image, size, lanes, border, zero)
         rows = row_runs(kernel.out_height, even_parts(kernel.out_height, _TILE_ROWS)[0])
         columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))

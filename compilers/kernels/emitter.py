@@ -50,9 +50,10 @@ class Emitter:
         return buffer
 
     def scratch(self, shape: Sequence[int], dtype: str = "float32") -> Buffer:
-        """A workspace; declare it outside loops."""
+        """A workspace; declare it outside loops. Elements may be vectors (`int32x8`)."""
         buffer = tirx.decl_buffer(tuple(shape), dtype, name=self._name("scratch"))
-        size = prod(shape) * np.dtype(dtype).itemsize
+        element, _, lanes = dtype.partition("x")
+        size = prod(shape) * np.dtype(element).itemsize * int(lanes or 1)
         self.emit(tirx.AllocBuffer(buffer, _ON_STACK if size <= MAX_STACK_BYTES else None))
         return buffer
 
@@ -124,13 +125,13 @@ def load(buffer: Buffer, index: Sequence[Index], lanes: int) -> Expr:
 
 
 def broadcast(value: Expr, lanes: int) -> Expr:
-    """A vector of one scalar expression."""
-    return tirx.Broadcast(value, lanes)
+    """A vector of one scalar expression; itself when there is one lane."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
 def splat(value: float, lanes: int, dtype: str = "float32") -> Expr:
-    """A vector of one constant."""
-    return tirx.Broadcast(tirx.const(value, dtype), lanes)
+    """A vector of one constant; a scalar when there is one lane."""
+    return broadcast(tirx.const(value, dtype), lanes)
 
 
 def cast(value: Expr, dtype: str, lanes: int) -> Expr:

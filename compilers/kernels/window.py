@@ -42,6 +42,7 @@ def fill_border(
     channels: int,
     border: int,
     value: Callable[[int], Expr],
+    width: int = _COPY_LANES,
 ) -> None:
     """Store the zero point around an image of `size` inside `target` [(H+2b) * (W+2b) * C].
 
@@ -51,22 +52,22 @@ def fill_border(
         size: height and width without the border, pixels.
         channels: elements of a pixel.
         border: pixels on each side.
-        value: lanes -> int32 vector of the zero point.
+        value: lanes -> vector of the zero point in the target's element type.
+        width: most elements of one store.
     """
-    height, width = size
-    full = width + 2 * border
+    height, columns = size
+    full = columns + 2 * border
 
     def fill(first_pixel: Index, pixels: int) -> None:
         def piece(at: Index, lanes: int) -> None:
-            zero = cast(value(lanes), target.dtype, lanes)
-            em.store(target, [first_pixel * channels + at], zero, lanes)
+            em.store(target, [first_pixel * channels + at], value(lanes), lanes)
 
-        em.pieces(pixels * channels, _COPY_LANES, piece)
+        em.pieces(pixels * channels, width, piece)
 
     # Right border of a row and left border of the next one touch in memory.
     fill(0, border * full + border)
-    em.loop(height - 1, lambda row: fill((border + row) * full + border + width, 2 * border))
-    fill((border + height - 1) * full + border + width, border * full + border)
+    em.loop(height - 1, lambda row: fill((border + row) * full + border + columns, 2 * border))
+    fill((border + height - 1) * full + border + columns, border * full + border)
 
 
 def copy_inside(
@@ -110,6 +111,8 @@ def padded_copy(
     pixels = (height + 2 * border) * (width + 2 * border)
     target = em.scratch((pixels * channels,), dtype)
     if border:
-        fill_border(em, target, (height, width), channels, border, value)
+        fill_border(
+            em, target, (height, width), channels, border, lambda n: cast(value(n), dtype, n)
+        )
     copy_inside(em, target, x, (height, width), 0, channels, border)
     return target

@@ -167,6 +167,18 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
     return Case(kernel, x, residual, params, expected, exact=unit)
 
 
+def large_bias_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator) -> Case:
+    """Biases of 2^24 to 2^30, beyond which float32 sums would drop the products."""
+    case = layer_case(kernel, rng, unit=True)
+    assert case.params.bias is not None
+    count = len(case.params.bias)
+    magnitude = 2.0 ** rng.uniform(24, 30, count)
+    bias = (magnitude * rng.choice([-1, 1], count)).astype(np.int32)
+    sums = case.expected - case.params.bias + bias
+    # Exact sums, rounded once: by the conversion of the output.
+    return replace(case, params=replace(case.params, bias=bias), expected=sums.astype(np.float32))
+
+
 def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
     x = draw(rng, kernel.input_shape, kernel.input_dtype)
     c, d = kernel.channels, kernel.hidden
@@ -259,6 +271,12 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield layer_case(replace(shape, input_dtype="uint8"), rng, unit=True)
         integer = replace(shape, input_dtype="uint8", output_dtype="uint8", activation=RELU)
         yield layer_case(integer, rng, unit=False)
+    for kernel in (
+        Gemm(7, 260, 24, "uint8"),
+        Conv(5, 6, 8, 24, 3, 1, "nhwc", "uint8"),
+        Depthwise(9, 8, 24, 5, 1, "uint8"),
+    ):
+        yield large_bias_case(kernel, rng)
     for channels in (1, 3):
         yield layer_case(Conv(23, 20, channels, 40, 3, 2, "nchw"), rng, unit=False)
     for (pixels, channels, hidden), source, output in product(

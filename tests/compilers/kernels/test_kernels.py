@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,18 @@ CHECKS = Path(__file__).parent / "kernel_checks.py"
 ASSEMBLY = """
 import json, sys
 from compilers.kernel_library import compile_kernel
-from compilers.kernels import Depthwise, Gemm
+from compilers.kernels import Conv, Depthwise, Gemm
 from compilers.targets import ISAS
 isa = ISAS[sys.argv[1]]
-kernels = [Gemm(36, 64, 96), Gemm(36, 64, 96, "uint8", "relu", None, "uint8"),
-           Depthwise(12, 12, 96, 3, 1, "uint8", "hardswish", "uint8")]
-print(json.dumps([compile_kernel(k, isa).inspect_source("asm") for k in kernels]))
+kernels = [
+    *(Gemm(36, 64, 96, dtype, "relu", None, dtype) for dtype in ("float32", "uint8")),
+    *(Conv(6, 6, 16, 48, 3, 1, "nhwc", dtype, "relu", None, dtype)
+      for dtype in ("float32", "uint8")),
+    *(Depthwise(12, 12, channels, kernel, stride, dtype, "relu", dtype)
+      for channels, kernel, stride in ((96, 3, 1), (40, 5, 2), (8, 7, 1))
+      for dtype in ("float32", "uint8")),
+]
+print(json.dumps({str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}))
 """
 
 
@@ -56,13 +63,21 @@ def test_outputs_match_the_references_and_stay_in_bounds(isa: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", host_isas())
 def test_the_code_uses_the_instructions_of_its_isa_and_no_others(isa: str) -> None:
-    gemm, integer_gemm, depthwise = json.loads(child("-c", ASSEMBLY, isa))
-    for code in (gemm, integer_gemm, depthwise):
-        assert ("zmm" in code) == isa.startswith("avx512")
-        # The sums of vpmaddubsw saturate; workspace calls mean accumulators in memory.
-        assert "vpmaddubsw" not in code
-        assert "AllocWorkspace@" not in code
-    assert "vfmadd" in gemm
-    assert ("vpdpbusd" in integer_gemm) == (isa == "avx512_vnni")
-    assert ("vpdpbusd" in depthwise) == (isa == "avx512_vnni")
-    assert ("vpmaddwd" in integer_gemm) == (isa != "avx512_vnni")
+    for kernel, code in json.loads(child("-c", ASSEMBLY, isa)).items():
+        instructions = re.findall(r"^\t(v\w+)", code, re.MULTILINE)
+        multiply_adds = [name for name in instructions if name.startswith("vfmadd")]
+        dots = [name for name in instructions if name in ("vpdpbusd", "vpmaddwd")]
+        if "uint8" in kernel:
+            # Neither float sums nor the 16-bit sums of vpmaddubsw, which saturate.
+            assert multiply_adds == [], kernel
+            expected = "vpdpbusd" if isa == "avx512_vnni" else "vpmaddwd"
+            assert len(dots) >= 8, kernel
+            assert set(dots) == {expected}, kernel
+        else:
+            assert multiply_adds, kernel
+            assert dots == [], kernel
+        assert "vpmaddubsw" not in instructions
+        if "channels=8," not in kernel:
+            assert ("zmm" in code) == isa.startswith("avx512"), kernel
+        # Workspace calls mean accumulators in memory.
+        assert "AllocWorkspace@" not in code, kernel

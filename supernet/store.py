@@ -30,7 +30,9 @@ def save_supernet(supernet: Supernet, folder: str | Path) -> None:
 
 
 def load_supernet(folder: str | Path) -> Supernet:
-    """The trained supernet that `train_supernet(..., folder)` left, in evaluation mode.
+    """The trained supernet that `train_supernet(..., folder)` left and returned.
+
+    In evaluation mode, the largest config active, with that config's BatchNorm statistics.
 
     Raises:
         CheckpointError: A file is missing or damaged; the message names it.
@@ -49,4 +51,5 @@ def load_supernet(folder: str | Path) -> Supernet:
         supernet.load_state_dict(load(data))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"cannot read supernet {root / _WEIGHTS}: {error}") from None
+    supernet.activate(space.max_config())
     return supernet.eval()

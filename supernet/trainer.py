@@ -265,7 +265,8 @@ def train_supernet(
         progress: Called with (phase, steps done, steps in the phase) after every step.
 
     Returns:
-        The trained supernet in evaluation mode, its largest config active and recalibrated.
+        The trained supernet in evaluation mode, its largest config active and recalibrated; the
+        same is stored in `folder` for `load_supernet`.
 
     Raises:
         CheckpointError: Every checkpoint is damaged, or they belong to another run.
@@ -288,9 +289,10 @@ def train_supernet(
         if trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps:
             save_checkpoint(folder, trainer.checkpoint())
     supernet = trainer.supernet
-    save_supernet(supernet, Path(folder))
     supernet.activate(space.max_config())
+    # Training keeps no statistics: saved before this, the supernet would have none.
     recalibrate(supernet, data.train.images)
+    save_supernet(supernet, folder)
     return supernet
 
 

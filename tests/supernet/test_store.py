@@ -8,8 +8,10 @@ from supernet.store import load_supernet, save_supernet
 
 
 def test_a_loaded_supernet_is_the_saved_one(calibrated, tiny_space, tmp_path):
+    calibrated.activate(tiny_space.min_config())
     save_supernet(calibrated, tmp_path)
     loaded = load_supernet(tmp_path)
+    assert loaded.active == tiny_space.max_config()
     assert loaded.space.key == tiny_space.key
     assert not loaded.training
     left, right = loaded.state_dict(), calibrated.state_dict()

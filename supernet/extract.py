@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spaces.cost import tensor_layout
 from spaces.files import atomic_write_bytes, atomic_write_text
 from spaces.layer_spec import LayerSpec
-from supernet.elastic.layer import apply_activation
+from supernet.activations import apply_activation
 from supernet.errors import CheckpointError
 from supernet.subnet_layers import InputQuantizer, IntegerConv2d, IntegerLinear, build_layer
 

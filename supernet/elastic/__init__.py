@@ -9,7 +9,6 @@ from supernet.elastic.layer import (
     ElasticLayer,
     ElasticLinearLayer,
     ElasticSqueezeExciteLayer,
-    apply_activation,
 )
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
@@ -27,5 +26,4 @@ __all__ = [
     "ElasticSqueezeExcite",
     "ElasticSqueezeExciteLayer",
     "LayerOptions",
-    "apply_activation",
 ]

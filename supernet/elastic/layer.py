@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spaces.layer_spec import Activation, LayerSpec
+from spaces.layer_spec import LayerSpec
+from supernet.activations import apply_activation
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
@@ -18,13 +18,6 @@ from supernet.fake_quantizer import FakeQuantizer
 from supernet.folding import fold_float, fold_integer
 
 _OBSERVED_ELEMENTS = 32768
-
-
-def apply_activation(x: Tensor, activation: Activation) -> Tensor:
-    """`x` after the non-linearity; any shape."""
-    if activation is Activation.RELU:
-        return F.relu(x)
-    return F.hardswish(x) if activation is Activation.HARDSWISH else x
 
 
 class ElasticLayer(nn.Module):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import supernet.extract
 from spaces.cost import cost
 from spaces.population import sample
 from supernet.errors import CheckpointError
@@ -92,3 +95,29 @@ def test_weights_of_another_subnet_are_refused(mixed, calibrated, tiny_space, tm
     (tmp_path / SPECS_FILE).write_text(json.dumps(layers))
     with pytest.raises(CheckpointError, match="lstm"):
         load_subnet(tmp_path)
+
+
+def test_a_subnet_needs_no_elastic_code():
+    """Every module of this floor that `supernet.extract` imports, directly or not.
+
+    Read off the source, because the package's own __init__ imports the elastic modules too.
+    """
+    root = Path(supernet.extract.__file__).parent
+    reached, waiting = set(), ["supernet.extract"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        path = root.joinpath(*name.split(".")[1:])
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                waiting += [a.name for a in node.names if a.name.startswith("supernet.")]
+            elif isinstance(node, ast.ImportFrom) and node.module == "supernet":
+                waiting += [f"supernet.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("supernet."):
+                waiting.append(node.module)
+    assert {"supernet.subnet_layers", "supernet.integer_ops"} < reached
+    assert not [n for n in reached if n.startswith(("supernet.elastic", "supernet.supernet"))]

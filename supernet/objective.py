@@ -11,13 +11,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
     """Mean KL(teacher || student), both logits [N, classes]; scalar.
 
     In-place distillation (Yu and Huang 2019): the teacher is the step's largest config; its
-    logits are detached here, so that no gradient reaches it. Scaled by the squared temperature
-    (Hinton et al. 2015), which keeps the gradient's size.
+    logits are detached here, so that no gradient reaches it.
     """
-    target = F.softmax(teacher.detach() / temperature, dim=1)
-    student = F.log_softmax(logits / temperature, dim=1)
-    return F.kl_div(student, target, reduction="batchmean") * temperature**2
+    target = F.softmax(teacher.detach(), dim=1)
+    student = F.log_softmax(logits, dim=1)
+    return F.kl_div(student, target, reduction="batchmean")

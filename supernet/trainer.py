@@ -71,23 +71,16 @@ class Trainer:
         space: The search space.
         config: Training options.
         data: Only its training split is read.
-        sampler: Which configs a sandwich step uses; default: `SandwichSampler`.
 
     Raises:
         SupernetConfigError: A batch is larger than the training split, or the data's classes or
             channels are not the space's.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        config: SupernetConfig,
-        data: DataSplits,
-        sampler: ConfigSampler | None = None,
-    ) -> None:
+    def __init__(self, space: SearchSpace, config: SupernetConfig, data: DataSplits) -> None:
         check_training(space, config, data)
         self.space, self.config, self.train = space, config, data.train
-        self.sampler = sampler or SandwichSampler(space, config.random_configs, config.seed)
+        self.sampler: ConfigSampler = SandwichSampler(space, config.random_configs, config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.supernet = build_supernet(space)

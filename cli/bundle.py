@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.options import JsonOption
+from cli.options import JsonOption, QuietOption
 from cli.output import print_json, print_pairs
+from cli.progress import progress
 
 bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Bundles: run, verify.")
 
@@ -58,11 +59,13 @@ def verify(
         bool, typer.Option(help="Measure the latency on this machine again.")
     ] = True,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Check a bundle's hashes, then its outputs, then measure it again."""
-    from compilers.bundle import verify_bundle
+    """Check a bundle's hashes, then its outputs, then measure it while nothing else runs here."""
+    from search.bundles import verify
 
-    found = verify_bundle(bundle, measure=measure)
+    with progress(quiet) as report:
+        found = verify(bundle, measure, report)
     latency = found.measurement
     if json:
         print_json(

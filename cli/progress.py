@@ -142,15 +142,13 @@ class Bars:
             )
 
 
-def _silent(_phase: str, _done: int, _total: int) -> None:
-    """Report nothing."""
-
-
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """The callback to hand to long work; what it shows ends with the block."""
     if quiet:
-        yield _silent
+        from search.progress import silent
+
+        yield silent
         return
     if not sys.stderr.isatty():
         yield Lines(sys.stderr)

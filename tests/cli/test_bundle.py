@@ -1,29 +1,53 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
-import sys
+import threading
+import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from compilers.devices import LocalCpu
+from search.bundles import verify
+from search.host_lock import HostLock
+
 pytestmark = pytest.mark.slow
 
-# Everything that `bundle run` must do without: an import of any of them fails.
-_ALONE = """
-import sys
-WITHOUT = {"torch", "ray", "optuna", "sqlalchemy", "alembic", "onnx", "onnxruntime", "sklearn",
-           "scipy", "matplotlib", "safetensors", "fsspec", "yaml", "search", "supernet",
-           "predictors"}
-class Without:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] in WITHOUT:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Without())
-from cli.main import main
-main()
-"""
+ROOT = Path(__file__).parents[2]
+# What `bundle run` needs: numpy and the TVM runtime with what it imports, and Typer.
+RUNTIME = ("numpy", "tvm", "tvm_ffi", "ml_dtypes", "typing_extensions")
+COMMAND_LINE = (
+    "typer", "rich", "pygments", "markdown_it", "mdurl", "shellingham", "annotated_doc",
+    "pydantic", "pydantic_core", "annotated_types", "typing_inspection",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Bin folder of a virtual environment of its own that holds netcarve and these packages."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.EnvBuilder(with_pip=False, system_site_packages=False, symlinks=True).create(environment)
+    python = environment / "bin" / "python"
+    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    packages = Path(done.stdout.strip())
+    assert packages.is_relative_to(environment)
+    for name in (*RUNTIME, *COMMAND_LINE):
+        found = Path(importlib.util.find_spec(name).origin)
+        source = found.parent if found.name == "__init__.py" else found
+        (packages / source.name).symlink_to(source)
+        if (libraries := source.with_name(f"{name}.libs")).is_dir():
+            (packages / libraries.name).symlink_to(libraries)
+    (packages / "netcarve.pth").write_text(f"{ROOT}\n")
+    script = environment / "bin" / "netcarve"
+    script.write_text(f"#!{python}\nimport sys\nfrom cli.main import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    return environment / "bin"
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +82,29 @@ def damaged(bundle, tmp_path):
     return folder
 
 
-def test_run_needs_only_numpy_and_the_tvm_runtime(bundle, tmp_path):
-    output = tmp_path / "y.npy"
-    command = [sys.executable, "-c", _ALONE, "bundle", "run", str(bundle)]
-    command += ["--input", str(bundle / "input.npy"), "--output", str(output), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_run_needs_only_numpy_and_the_tvm_runtime(bare, bundle, tmp_path):
+    def call(*command):
+        # Nothing of the environment that runs the tests, such as PYTHONPATH, is handed on.
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+
+    for absent in ("torch", "ray", "onnx", "sqlalchemy", "scipy", "yaml"):
+        failed = call(bare / "python", "-c", f"import {absent}")
+        assert f"No module named '{absent}'" in failed.stderr
+    run = [bare / "netcarve", "bundle", "run", bundle, "--input", bundle / "input.npy"]
+    done = call(*run, "--output", "y.npy", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
     expected = np.load(bundle / "output.npy")
-    np.testing.assert_allclose(np.load(output), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
     printed = json.loads(done.stdout)
     assert printed["classes"] == expected.argmax(1).tolist()
-    np.testing.assert_array_equal(np.float32(printed["logits"]), np.load(output))
+    np.testing.assert_array_equal(np.float32(printed["logits"]), expected)
+    (tmp_path / "bad.npy").write_text("text")
+    failed = call(*run[:-1], "bad.npy")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "not a readable .npy file" in failed.stderr
 
 
 def test_run_prints_a_line_for_each_input(netcarve, bundle):
@@ -88,6 +124,40 @@ def test_verify_checks_and_measures(netcarve, bundle):
     text = netcarve("bundle", "verify", f"{bundle}.tar.gz", "--no-measure").stdout
     assert "files match" in text
     assert "ms" not in text
+
+
+def test_a_measurement_waits_for_the_host_and_owns_it(netcarve, bundle, monkeypatch):
+    work_began, work_may_end, held = threading.Event(), threading.Event(), []
+
+    def work():
+        with HostLock().shared("other work"):
+            work_began.set()
+            work_may_end.wait(60)
+
+    def time_and_look(self, builds):
+        held.append([(holder.mode, holder.purpose) for holder in HostLock().holders()])
+        return measure(self, builds)
+
+    def waiting(phase, _done, _total):
+        assert "other work" in phase
+        work_may_end.set()
+
+    measure = LocalCpu.time
+    monkeypatch.setattr(LocalCpu, "time", time_and_look)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert work_began.wait(60)
+        assert netcarve("bundle", "verify", bundle, "--no-measure").exit_code == 0
+        assert not held
+        found = verify(bundle, progress=waiting)
+        assert work_may_end.is_set()
+    finally:
+        work_may_end.set()
+        thread.join()
+    assert found.measurement.median_ms > 0
+    assert held == [[("exclusive", f"measuring the bundle {bundle}")]]
+    assert HostLock().holders() == ()
 
 
 @pytest.mark.parametrize("command", ["run", "verify"])

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from compilers.built import Build
+from compilers.errors import CompilerError
 from compilers.bundle import BundleInfo, write_bundle
 from search.artifacts import ArtifactStore
-from search.errors import SearchError
+from search.errors import SearchError, VerificationError
 from search.job import ExportSettings
 from search.models import JobRow
 from search.progress import Progress, silent
@@ -109,19 +110,32 @@ def _front_keys(store: Store, job: JobRow, devices: Iterable[str]) -> list[str]:
 def _write_all(
     session: JobSession, job: JobRow, chosen: Mapping[str, list[Verified]], folder: Path
 ) -> None:
-    """Write a bundle of every chosen subnet."""
+    """Write a bundle of every chosen subnet.
+
+    Raises:
+        VerificationError: Every one was refused.
+    """
     total, done = sum(map(len, chosen.values())), 0
+    failures: list[str] = []
     session.progress("export: bundles", 0, total)
     for name, members in chosen.items():
         builds = session.verifier.build(name, [m.config for m in members], "export")
         for member in members:
             key = member.config.key
             if key in builds:
-                # Not while another job measures on this host.
-                with session.lock.shared(f"export of {job.id}", on_wait=session.waiting):
-                    _write(session, job, name, member, builds[key], folder / name / key)
+                try:
+                    # Not while another job measures on this host.
+                    with session.lock.shared(f"export of {job.id}", on_wait=session.waiting):
+                        _write(session, job, name, member, builds[key], folder / name / key)
+                except CompilerError as error:
+                    # One bundle that is refused must not cost the others.
+                    data = {"config_key": key, "error": type(error).__name__, "message": str(error)}
+                    session.store.jobs.record_event(job.id, "failure", "export", data=data)
+                    failures.append(f"{key}: {error}")
             done += 1
             session.progress("export: bundles", done, total)
+    if failures and len(failures) == total:
+        raise VerificationError(f"no bundle could be written; the first: {failures[0]}")
 
 
 def _write(

@@ -19,9 +19,19 @@ def _intrinsic(result: str, name: str, *arguments: Any) -> Any:
     return tirx.call_llvm_pure_intrin(result, name, *arguments)
 
 
+_LARGE = 2.0**30
+
+
 def round_to_int(value: Any, lanes: int) -> Any:
-    """float32 -> int32, half to even, one instruction (vcvtps2dq). Beyond int32: INT32_MIN."""
-    return _intrinsic(f"int32x{lanes}", "llvm.lrint", value)
+    """float32 -> int32, half to even; huge values and infinities stay far beyond any uint8.
+
+    vcvtps2dq turns everything beyond int32 into INT32_MIN, which is right for negative values.
+    """
+    limit = tirx.const(_LARGE, "float32")
+    if lanes == 1:
+        return _intrinsic("int32", "llvm.lrint", tirx.min(value, limit))
+    bounded = tirx.min(value, tirx.Broadcast(limit, lanes))
+    return _intrinsic(f"int32x{lanes}", "llvm.lrint", bounded)
 
 
 _PACKS = {

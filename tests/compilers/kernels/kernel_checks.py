@@ -3,8 +3,9 @@
     python kernel_checks.py ISA EVERY
 
 EVERY takes each n-th case.
-Every argument ends right before a page without access, so that a read or write beyond it kills
-the process; bytes around the output must keep their canary. Prints one JSON object.
+Every case runs with arguments that begin right behind, then with arguments that end right before a
+page without access, so that a read or write beside them kills the process; bytes around the output
+must keep their canary. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -46,20 +47,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Guarded:
-    """An array at the end of a mapping, followed by a page without access."""
+    """An array in a mapping between two pages without access.
 
-    def __init__(self, array: np.ndarray) -> None:
+    Args:
+        array: what it holds.
+        at_end: it ends (to within an alignment of 64 bytes) where the second one begins;
+            otherwise it begins where the first one ends.
+    """
+
+    def __init__(self, array: np.ndarray, at_end: bool) -> None:
         page = mmap.PAGESIZE
         size = max(array.nbytes, 1)
         used = -(-size // 64) * 64
         pages = -(-(used + 64) // page)
-        self.map = mmap.mmap(-1, (pages + 1) * page)
+        self.map = mmap.mmap(-1, (pages + 2) * page)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-        if _libc.mprotect(ctypes.c_void_p(base + pages * page), page, 0) != 0:
-            raise OSError(ctypes.get_errno(), "mprotect")
-        self.bytes = np.frombuffer(self.map, np.uint8, pages * page)
+        for place in (base, base + (pages + 1) * page):
+            if _libc.mprotect(ctypes.c_void_p(place), page, 0) != 0:
+                raise OSError(ctypes.get_errno(), "mprotect")
+        self.bytes = np.frombuffer(self.map, np.uint8, pages * page, page)
         self.bytes[:] = CANARY
-        self.first = pages * page - used
+        self.first = pages * page - used if at_end else 0
         self.size = array.nbytes
         self.array = self.bytes[self.first : self.first + size].view(array.dtype)
         self.array = self.array.reshape(array.shape)
@@ -209,29 +217,57 @@ def other_case(kernel: GlobalPool | Quantize | Dequantize, rng: np.random.Genera
 def ties_case() -> Case:
     """Halves of a step, which round to even, and values far beyond the range."""
     halves = np.arange(-300, 300, dtype=np.float64) / 2
-    steps = np.concatenate([halves, [-1e6, 1e6, -4e4, 4e4]])
+    steps = np.concatenate([halves, [-1e6, 1e6, -4e4, 4e4, -1e10, 1e10, -1e30, 1e30]])
     qparams = QParams(0.25, 71)
     expected = np.clip(np.rint(steps) + qparams.zero_point, 0, 255)[None]
     x = (steps * qparams.scale).astype(np.float32)[None]
     kernel = Quantize(1, len(steps))
+    assert expected[0, -8:].tolist() == [0, 255] * 4
     return Case(kernel, x, None, LayerParams(output=qparams), expected, exact=True)
 
 
-def gemm_ties_case() -> Case:
-    """The same through the packed conversion of a matrix product with an identity weight."""
+def infinity_case() -> Case:
+    """Infinities saturate too, in vectors and in the single elements behind them."""
+    x = np.full((1, 11), np.inf, np.float32)
+    x[0, ::2] = -np.inf
+    kernel = Quantize(*x.shape)
+    params = LayerParams(output=QParams(0.25, 71))
+    return Case(kernel, x, None, params, np.where(x > 0, 255.0, 0.0), exact=True)
+
+
+def gemm_ties_case(size: int, activation: Activation, residual: bool) -> Case:
+    """Ties through a matrix product with an identity weight, or through its residual.
+
+    Args:
+        size: channels; full vectors are converted four at once, others alone.
+        activation: none or relu.
+        residual: the values are the residual, and the weight is zero.
+    """
     case = ties_case()
-    size = case.x.shape[1]
-    params = replace(
-        case.params, weight=np.eye(size, dtype=np.float32), bias=np.zeros(size, np.float32)
+    x, expected = case.x[:, -size:], case.expected[:, -size:]
+    if activation == RELU and not residual:
+        expected = np.maximum(expected, 71)
+    weight = np.zeros((size, size), np.float32) if residual else np.eye(size, dtype=np.float32)
+    params = replace(case.params, weight=weight, bias=np.zeros(size, np.float32))
+    kernel = Gemm(1, size, size, "float32", activation, "float32" if residual else None, "uint8")
+    return Case(
+        kernel,
+        np.zeros_like(x) if residual else x,
+        x if residual else None,
+        params,
+        expected,
+        exact=True,
     )
-    kernel = Gemm(1, size, size, output_dtype="uint8")
-    return replace(case, kernel=kernel, params=params)
 
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """All combinations of types on one shape of each template, and odd shapes of each."""
     yield ties_case()
-    yield gemm_ties_case()
+    yield infinity_case()
+    for size, activation in ((608, NONE), (608, RELU), (8, NONE)):
+        yield gemm_ties_case(size, activation, residual=False)
+    for size, activation in ((608, NONE), (8, RELU)):
+        yield gemm_ties_case(size, activation, residual=True)
     combinations = list(product(DTYPES, (NONE, RELU, HARDSWISH), (None, *DTYPES), DTYPES))
     for input_dtype, activation, residual, output in combinations:
         kernel = Gemm(13, 20, 40, input_dtype, activation, residual, output)
@@ -284,7 +320,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     ):
         yield excite_case(SqueezeExcite(pixels, channels, hidden, source, output), rng)
         yield other_case(GlobalPool(pixels, channels, source, output), rng)
-    for rows, channels in ((37, 24), (1, 10)):
+    for rows, channels in ((37, 24), (1, 10), (3, 5), (2, 9), (4, 11)):
         yield other_case(Quantize(rows, channels), rng)
         yield other_case(Dequantize(rows, channels), rng)
 
@@ -297,13 +333,16 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
     arrays += kernel.constants(isa, case.params)
-    output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype))
-    inputs = [Guarded(array) for array in arrays]
-    function(*(tvm_ffi.from_dlpack(a.array) for a in (*inputs, output)))
-    wrong = [] if output.intact() else ["wrote beside its output"]
-    for array, guarded in zip(arrays, inputs, strict=True):
-        if not (np.array_equal(array, guarded.array) and guarded.intact()):
-            wrong.append("wrote to an input")
+    wrong: list[str] = []
+    for at_end in (False, True):
+        output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
+        inputs = [Guarded(array, at_end) for array in arrays]
+        function(*(tvm_ffi.from_dlpack(a.array) for a in (*inputs, output)))
+        if not output.intact():
+            wrong.append("wrote beside its output")
+        for array, guarded in zip(arrays, inputs, strict=True):
+            if not (np.array_equal(array, guarded.array) and guarded.intact()):
+                wrong.append("wrote to an input")
     return output.array, wrong
 
 

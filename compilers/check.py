@@ -43,19 +43,28 @@ def tolerance(specs: Iterable[LayerSpec]) -> float:
 
 
 def compare(
-    found: NDArray[np.float32], expected: NDArray[np.float32], allowed: float
+    found: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    allowed: float,
+    what: str = "the binary",
 ) -> float:
     """The largest difference of two arrays of logits, relative to the largest expected one.
+
+    Args:
+        found: Logits [n, classes].
+        expected: What they should be.
+        allowed: Largest difference.
+        what: Where `found` comes from, for the message.
 
     Raises:
         MismatchError: It exceeds `allowed`, shapes differ, or a value is not a number.
     """
     if found.shape != expected.shape:
-        raise MismatchError(f"the binary returns shape {found.shape}, not {expected.shape}")
+        raise MismatchError(f"{what} returns shape {found.shape}, not {expected.shape}")
     difference = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
     if not difference <= allowed:
         raise MismatchError(
-            f"the binary's logits differ by {difference:.2e} of the largest; allowed: {allowed:g}"
+            f"the logits of {what} differ by {difference:.2e} of the largest; allowed: {allowed:g}"
         )
     return difference
 
@@ -99,9 +108,7 @@ class LayerCheck:
                     expected = found
                 values[op.name] = expected
 
-    def _tensor(
-        self, site: str, found: NDArray[np.generic], expected: NDArray[np.generic]
-    ) -> None:
+    def _tensor(self, site: str, found: NDArray[np.generic], expected: NDArray[np.generic]) -> None:
         if found.dtype != expected.dtype:
             raise MismatchError(f"{site} is stored as {found.dtype}, not {expected.dtype}")
         difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.errors import MismatchError, UnsupportedOperatorError
+from compilers.check import compare
+from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
 from spaces.files import atomic_write_bytes
 
 OPSET = 17
 IR_VERSION = 10
+EXACT_TOLERANCE = 1e-3
+"""Largest difference of the logits of most inputs without optimisations."""
+
 BATCH = "N"
 """Name of the symbolic batch dimension of the input and the output."""
 
@@ -58,25 +62,39 @@ def onnx_model(graph: Graph) -> Any:
     return model
 
 
-def run_onnx(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits [n, classes] of inputs [n, ...], by ONNX Runtime on one thread."""
-    session = ort_session(path)
+def run_onnx(path: Path, x: NDArray[np.float32], *, optimised: bool = True) -> NDArray[np.float32]:
+    """Logits [n, classes] of inputs [n, ...], by ONNX Runtime on one thread.
+
+    Args:
+        path: The model.
+        x: Inputs.
+        optimised: Whether ONNX Runtime may fuse operators; otherwise it executes the model as
+            written, with quantised layers in float32.
+    """
+    session = ort_session(path, optimised=optimised)
     return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
 
 
 def ort_session(
-    path: Path, batch: int | None = None, settings: Mapping[str, str] | None = None
+    path: Path,
+    batch: int | None = None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    optimised: bool = True,
 ) -> Any:
-    """An ONNX Runtime session on one thread with its default optimisations.
+    """An ONNX Runtime session on one thread.
 
     Args:
         path: The model.
         batch: Fixes the symbolic batch, so that shapes are known when it optimises.
         settings: Entries of its session configuration.
+        optimised: Its default optimisations, or none.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     for name, value in (settings or {}).items():
@@ -89,18 +107,33 @@ def ort_session(
 def check_onnx(
     path: Path, x: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
 ) -> float:
-    """The largest difference from `expected`, relative to its largest logit.
+    """Compare the model as ONNX Runtime optimises it, and exactly as it is written.
+
+    A value on the edge between two integers may round either way (ONNX divides by the scale, the
+    module multiplies by its inverse), and such a step grows on its way to the logits. So
+    `tolerance` is wide for a quantised model. But such steps are rare: most inputs meet none, and
+    their logits must agree closely in the model as written, where no fused kernel rounds
+    differently. A wrong constant touches every input, and cannot hide.
+
+    Args:
+        path: The model.
+        x: Inputs [n, C, H, W]; several, for the reason above.
+        expected: The module's logits [n, classes].
+        tolerance: Largest difference of any input, relative to the largest logit.
+
+    Returns:
+        The largest difference of the optimised model, relative to the largest logit.
 
     Raises:
-        MismatchError: It exceeds `tolerance`.
+        MismatchError: It exceeds `tolerance`, or the best quarter of the inputs does not agree to
+            `EXACT_TOLERANCE` in the model as written; or shapes differ.
     """
-    scale = max(float(np.abs(expected).max()), 1e-6)
-    difference = float(np.abs(run_onnx(path, x) - expected).max()) / scale
-    if not difference <= tolerance:
-        raise MismatchError(
-            f"{path.name} differs by {difference:.2e} of the largest logit; allowed: {tolerance:g}"
-        )
-    return difference
+    found = run_onnx(path, x, optimised=False)
+    compare(found, expected, tolerance, path.name)
+    best = np.argsort(np.abs(found - expected).max(axis=1))[: -(-len(x) // 4)]
+    allowed = min(tolerance, EXACT_TOLERANCE)
+    compare(found[best], expected[best], allowed, f"{path.name} (the best quarter of inputs)")
+    return compare(run_onnx(path, x), expected, tolerance, f"{path.name}, optimised,")
 
 
 class _Writer:

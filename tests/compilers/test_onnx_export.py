@@ -34,6 +34,39 @@ def test_outputs_of_any_batch_are_the_module_s(models, subnets, images, name):
         check_onnx(models[name], images, expected[::-1], 1e-3)
 
 
+@pytest.mark.parametrize("role", ["zero_point", "scale"])
+def test_a_slightly_wrong_constant_is_found(models, subnets, images, tmp_path, role):
+    """In one DequantizeLinear at a time: a zero point off by one, or a scale by 2 %."""
+    subnet = subnets["w8a8"]
+    with torch.inference_mode():
+        expected = subnet(torch.from_numpy(images)).numpy()
+    original = onnx.load(models["w8a8"])
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in original.graph.initializer}
+    place = 2 if role == "zero_point" else 1
+    nodes = [
+        index
+        for index, node in enumerate(original.graph.node)
+        if node.op_type == "DequantizeLinear" and values[node.input[2]].dtype == np.uint8
+    ]
+    assert len(nodes) > 5
+    hidden = 0
+    for index in nodes:
+        model = onnx.load(models["w8a8"])
+        node = model.graph.node[index]
+        value = values[node.input[place]]
+        wrong = value + np.uint8(1) if role == "zero_point" else value * np.float32(1.02)
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(wrong, value.dtype), "wrong")
+        )
+        node.input[place] = "wrong"
+        onnx.save(model, tmp_path / "wrong.onnx")
+        with pytest.raises(MismatchError, match=r"wrong\.onnx"):
+            check_onnx(tmp_path / "wrong.onnx", images, expected, tolerance(subnet.specs))
+        found = run_onnx(tmp_path / "wrong.onnx", images)
+        hidden += np.abs(found - expected).max() <= tolerance(subnet.specs) * np.abs(expected).max()
+    assert hidden > 0, "the tolerance of the optimised model found every one of them"
+
+
 def test_quantised_layers_store_their_integers(models, subnets):
     initializers = {
         i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(models["w8a8"]).graph.initializer
@@ -57,9 +90,7 @@ def test_onnx_runtime_fuses_integer_convolutions(models, subnets, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    onnxruntime.InferenceSession(
-        str(models["w8a8"]), options, providers=["CPUExecutionProvider"]
-    )
+    onnxruntime.InferenceSession(str(models["w8a8"]), options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     # Where quantisation follows the convolution or its relu directly: not after a hardswish,
     # whose quantisation would be one that the module does not have.

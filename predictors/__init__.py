@@ -15,10 +15,10 @@ from predictors.errors import (
     PredictorFileError,
     TooFewSamplesError,
 )
-from predictors.features import cost_features, subnet_bytes, subnet_macs
+from predictors.features import cost_features
 from predictors.latency import RidgeLatencyPredictor
 from predictors.sample_design import d_optimal
-from predictors.scores import cross_predict, kendall, scores, spearman
+from predictors.scores import kendall, scores, spearman
 
 __all__ = [
     "ACCURACY_PREDICTORS",
@@ -32,11 +32,8 @@ __all__ = [
     "RidgeLatencyPredictor",
     "TooFewSamplesError",
     "cost_features",
-    "cross_predict",
     "d_optimal",
     "kendall",
     "scores",
     "spearman",
-    "subnet_bytes",
-    "subnet_macs",
 ]

@@ -124,17 +124,3 @@ def totals(features: FloatArray) -> FloatArray:
     size = features[:, _WEIGHTS].sum(axis=1)
     layers = features[:, _LAYERS].sum(axis=1)
     return np.stack([np.log(macs), np.log(size), np.log(layers), integer / macs], axis=1)
-
-
-def subnet_bytes(space: SearchSpace, population: Population) -> NDArray[np.int64]:
-    """Exact size (n,) of every subnet in the on-disk layout, in bytes."""
-    size = cost_features(space, population)[:, _WEIGHTS].sum(axis=1)
-    exact: NDArray[np.int64] = np.rint(size).astype(np.int64)
-    return exact
-
-
-def subnet_macs(space: SearchSpace, population: Population) -> NDArray[np.int64]:
-    """Exact multiply-accumulates (n,) of every subnet for one input."""
-    macs = cost_features(space, population)[:, _MACS].sum(axis=1)
-    exact: NDArray[np.int64] = np.rint(macs).astype(np.int64)
-    return exact

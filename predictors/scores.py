@@ -1,15 +1,11 @@
-"""How good predictions are, and predictions of samples that the predictor has not seen."""
+"""How good predictions are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
-from predictors.base import FloatArray, Prediction, Predictor
+from predictors.base import FloatArray
 from predictors.errors import TooFewSamplesError
-from spaces.space import Population
 
 # Two-sided 90 % quantile of the normal distribution.
 Z90 = 1.6448536269514722
@@ -66,35 +62,3 @@ def _ranks(values: FloatArray) -> FloatArray:
     last = np.cumsum(counts)
     middle: FloatArray = last - (counts - 1) / 2
     return middle[inverse]
-
-
-def cross_predict(
-    make: Callable[[], Predictor],
-    population: Population,
-    target: NDArray[np.floating],
-    folds: int | None = None,
-) -> Prediction:
-    """Predict every sample by a predictor fitted on the others.
-
-    Args:
-        make: Gives a new, unfitted predictor.
-        population: int16 (n, d).
-        target: (n,) measured values.
-        folds: Samples i with equal i modulo `folds` are left out together; None or at least n:
-            leave one out.
-
-    Returns:
-        (mean, std), float64 (n,) each.
-
-    Raises:
-        TooFewSamplesError: What remains of the samples is too few for the predictor.
-    """
-    count = len(population)
-    fold = np.arange(count) % min(folds or count, count)
-    values = np.asarray(target, dtype=np.float64)
-    mean, std = np.empty(count), np.empty(count)
-    for number in range(int(fold.max(initial=-1)) + 1):
-        out = fold == number
-        predictor = make().fit(population[~out], values[~out])
-        mean[out], std[out] = predictor.predict(population[out])
-    return mean, std

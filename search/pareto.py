@@ -95,14 +95,6 @@ def non_dominated(objectives: FloatArray, violation: FloatArray | None = None) -
     return np.logical_not(np.asarray(dominance(objectives, violation).any(axis=0)))
 
 
-def constrained_fronts(
-    objectives: FloatArray, violation: FloatArray | None = None
-) -> list[IntArray]:
-    """Row numbers of each front of :func:`non_dominated_sort`, best front first, rows ascending."""
-    ranks = non_dominated_sort(objectives, violation)
-    return [np.flatnonzero(ranks == rank) for rank in range(int(ranks.max(initial=-1)) + 1)]
-
-
 def crowding_distance(objectives: FloatArray, ranks: IntArray) -> FloatArray:
     """NSGA-II crowding distance inside each front.
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from predictors import AccuracyPredictor, RidgeLatencyPredictor, subnet_bytes
+from predictors import AccuracyPredictor, RidgeLatencyPredictor
 from predictors.features import FEATURES, NOMINAL_MS, cost_features, totals
 from search.evolution import (
     EvolutionSettings,
@@ -44,6 +44,11 @@ def problem():
     )
 
 
+def subnet_bytes(space, population):
+    """Size (n,) of every subnet, bytes."""
+    return np.rint(np.exp(totals(cost_features(space, population))[:, 1]))
+
+
 class Table:
     """A deterministic evaluator: accuracy saturates, latency adds up."""
 
@@ -57,7 +62,7 @@ class Table:
         features = cost_features(self.space, population)
         steps = population / np.maximum(self.space.cardinalities - 1, 1)
         lost = np.exp(1 - 0.5 * (totals(features)[:, 0] - 14) - steps @ self.effects)
-        size = subnet_bytes(self.space, population).astype(float)
+        size = subnet_bytes(self.space, population)
         return {"accuracy": 0.988 - 0.15 * lost, "latency": features @ self.rates, "size": size}
 
 
@@ -69,7 +74,7 @@ class Fitted:
         self.latency = RidgeLatencyPredictor(space).fit(history.population, values[:, 1])
 
     def predict(self, population):
-        size = subnet_bytes(self.space, population).astype(float)
+        size = subnet_bytes(self.space, population)
         return {
             "accuracy": self.accuracy.predict(population),
             "latency": self.latency.predict(population),

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from compilers.built import Build
-from compilers.errors import CompilerError
 from compilers.bundle import BundleInfo, write_bundle
+from compilers.errors import CompilerError
 from search.artifacts import ArtifactStore
 from search.errors import SearchError, VerificationError
 from search.job import ExportSettings

@@ -31,7 +31,7 @@ from search.session import RESOURCES, JobSession, supernet_key
 from search.store import Store
 from search.study import DeviceStudy
 from search.supernets import ensure_supernet
-from spaces import Config, SearchSpace, SpaceError, cost
+from spaces import Config, DimensionKind, Population, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
 from supernet import load_data
 from supernet.trainer import check_training
@@ -204,12 +204,24 @@ class _Loop:
             return [
                 space.from_indices(r) for r in rows[: session.settings.search.reference_configs]
             ]
-        extremes = np.stack([space.min_config().indices, space.max_config().indices])
-        pool = unique(space, np.concatenate([extremes, sample(space, REFERENCE_POOL, rng)]))
-        count = min(session.settings.search.reference_configs, len(pool))
+        anchors = self._anchors(space)
+        pool = unique(space, np.concatenate([anchors, sample(space, REFERENCE_POOL, rng)]))
         predictor = LATENCY_PREDICTORS.get(session.settings.search.latency_predictor)(space)
-        chosen = predictor.choose(pool, count, rng)
-        return [space.from_indices(pool[i]) for i in chosen]
+        count = min(session.settings.search.reference_configs, len(pool)) - len(anchors)
+        chosen = predictor.choose(pool[len(anchors) :], count, rng)
+        rows = np.concatenate([anchors, pool[len(anchors) :][chosen]])
+        return [space.from_indices(row) for row in rows]
+
+    def _anchors(self, space: SearchSpace) -> Population:
+        """The smallest and the largest subnet, which bound the front, and the largest one with its
+        narrowest weights, which shows early what bits cost in accuracy."""
+        largest = space.max_config()
+        narrow = largest.indices.copy()
+        for column, dimension in enumerate(space.dimensions):
+            if dimension.kind is DimensionKind.W_BITS:
+                narrow[column] = 0
+        rows = np.stack([space.min_config().indices, largest.indices, narrow])
+        return unique(space, rows)
 
     def _twins(self, device: str, last: int) -> list[Config]:
         """Members of the front with every layer in float32, and in 8 bits, where the device

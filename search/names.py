@@ -12,8 +12,10 @@ Kind = Literal["job", "device", "space"]
 
 
 def known_names(kind: Kind, home: Path | None = None, database: str | None = None) -> list[str]:
-    """Names of one kind; jobs newest first, the others sorted. Empty when the database is not
-    there or cannot be read: completion is no place to complain.
+    """Names of one kind; jobs newest first, the others sorted.
+
+    Without those of the database when it is not there, cannot be read, or is of another revision:
+    completion is no place to complain, nor to upgrade.
     """
     found: list[str] = []
     if kind == "space":
@@ -24,14 +26,31 @@ def known_names(kind: Kind, home: Path | None = None, database: str | None = Non
     file = places.database_file
     if file is not None and not file.exists():
         return found
-    from search.store import Store
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with Store(places.database) as store:
-            if kind == "job":
-                return [job.id for job in reversed(store.jobs.jobs())]
-            if kind == "device":
-                return [device.name for device in store.devices.devices()]
-            return sorted({*found, *(space.name for space in store.devices.spaces())})
-    except NetcarveError:
+        return _with_stored(kind, places.database, found)
+    except (NetcarveError, SQLAlchemyError):
         return found
+
+
+def _with_stored(kind: Kind, database: str, found: list[str]) -> list[str]:
+    from sqlalchemy import select
+
+    from search.models import DeviceRow, DeviceSpaceRow, JobRow
+    from search.store_engine import database_url, read_only_engine
+    from search.store_schema import needs_upgrade
+
+    engine = read_only_engine(database_url(database))
+    try:
+        with engine.connect() as connection:
+            if needs_upgrade(connection):
+                return found
+            if kind == "job":
+                newest_first = select(JobRow.id).order_by(JobRow.created.desc(), JobRow.id.desc())
+                return list(connection.scalars(newest_first))
+            if kind == "device":
+                return list(connection.scalars(select(DeviceRow.name).order_by(DeviceRow.name)))
+            return sorted({*found, *connection.scalars(select(DeviceSpaceRow.name))})
+    finally:
+        engine.dispose()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
@@ -86,6 +87,22 @@ def make_engine(url: URL) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def read_only_engine(url: URL) -> Engine:
+    """An engine that changes neither the database nor the files beside it.
+
+    Raises:
+        StoreError: psycopg is not installed.
+    """
+    if url.drivername != "sqlite" or url.database in {None, "", ":memory:"}:
+        return make_engine(url).execution_options(postgresql_readonly=True)
+    file = Path(str(url.database)).absolute()
+    # SQLite creates the two files of a write-ahead log even for a reader, unless it is told that
+    # nobody writes; without such a log nobody has the database open.
+    options = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "mode=ro&immutable=1"
+    target = f"file:{quote(str(file))}?{options}"
+    return create_engine("sqlite://", creator=partial(sqlite3.connect, target, uri=True))
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

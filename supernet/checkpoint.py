@@ -1,14 +1,15 @@
 """Checkpoints of a training run: safetensors and JSON, atomic, the newest two kept.
 
 A checkpoint is one folder `step-00001234` with `tensors.safetensors` and `state.json`; the latter
-holds the hash of the former, so that damage is noticed before anything is used.
+holds the hashes of the former and of its own content, so that damage is noticed before anything is
+used.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spaces.files import atomic_directory, sha256_bytes
-from supernet.errors import CheckpointError
+from supernet.errors import CheckpointError, ForeignCheckpointError
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
@@ -33,11 +34,13 @@ class Checkpoint:
         step: Steps done.
         tensors: Weights and optimiser state by name.
         state: Everything else, as JSON.
+        path: The folder that it was read from.
     """
 
     step: int
     tensors: dict[str, Tensor]
     state: dict[str, Any]
+    path: Path | None = None
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
@@ -45,10 +48,11 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     root = Path(folder)
     path = root / f"step-{checkpoint.step:08d}"
     data = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
-    state = {"step": checkpoint.step, "sha256": sha256_bytes(data), "state": checkpoint.state}
+    content = {"step": checkpoint.step, "tensors": sha256_bytes(data), "state": checkpoint.state}
+    header = {"sha256": _hash(content), **content}
     with atomic_directory(path) as temporary:
         (temporary / _TENSORS).write_bytes(data)
-        (temporary / _STATE).write_text(json.dumps(state))
+        (temporary / _STATE).write_text(json.dumps(header))
     # A run that was killed while writing leaves its temporary folder behind.
     for old in (*_folders(root)[:-_KEPT], *root.glob(".step-*")):
         shutil.rmtree(old, ignore_errors=True)
@@ -63,38 +67,58 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     state_path, tensors_path = Path(path) / _STATE, Path(path) / _TENSORS
     try:
-        header: Mapping[str, Any] = json.loads(state_path.read_text())
-        step, digest, state = int(header["step"]), str(header["sha256"]), dict(header["state"])
+        content = dict(json.loads(state_path.read_text()))
+        if content.pop("sha256") != _hash(content):
+            raise CheckpointError(f"checkpoint {state_path} does not match its recorded hash")
+        step, digest, state = int(content["step"]), content["tensors"], dict(content["state"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read checkpoint {state_path}: {error}") from None
     try:
         data = tensors_path.read_bytes()
         if sha256_bytes(data) != digest:
             raise CheckpointError(f"checkpoint {tensors_path} does not match its recorded hash")
-        return Checkpoint(step, load(data), state)
+        return Checkpoint(step, load(data), state, Path(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read checkpoint {tensors_path}: {error}") from None
 
 
-def load_latest(folder: str | Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest readable checkpoint below `folder`.
+def load_latest(
+    folder: str | Path, use: Callable[[Checkpoint], None] | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest usable checkpoint below `folder`.
+
+    Args:
+        folder: Where `save_checkpoint` wrote.
+        use: Called with every readable checkpoint, newest first, until it raises no
+            CheckpointError.
 
     Returns:
         The checkpoint (None when there never was one) and a message for every newer one that was
-        damaged and passed over.
+        damaged or unusable and passed over.
 
     Raises:
-        CheckpointError: Checkpoints exist and all are damaged.
+        CheckpointError: Checkpoints exist and none can be used.
+        ForeignCheckpointError: `use` raised it.
     """
     problems: list[str] = []
     for path in reversed(_folders(Path(folder))):
         try:
-            return read_checkpoint(path), problems
+            checkpoint = read_checkpoint(path)
+            if use is not None:
+                use(checkpoint)
+            return checkpoint, problems
+        except ForeignCheckpointError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
-        raise CheckpointError(f"no readable checkpoint in {folder}: {'; '.join(problems)}")
+        raise CheckpointError(f"no usable checkpoint in {folder}: {'; '.join(problems)}")
     return None, problems
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    """Of JSON content, whatever its formatting."""
+    return sha256_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def _folders(root: Path) -> list[Path]:

@@ -13,5 +13,9 @@ class CheckpointError(CorruptFileError):
     """A checkpoint or a stored subnet is missing, damaged, or belongs to another run."""
 
 
+class ForeignCheckpointError(CheckpointError):
+    """A whole checkpoint of another run; going on from an older one would mix two runs."""
+
+
 class SupernetConfigError(ConfigError):
     """A config, space or training option does not fit the supernet."""

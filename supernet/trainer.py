@@ -21,7 +21,7 @@ from spaces.space import SearchSpace
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, augment, resize
-from supernet.errors import CheckpointError, SupernetConfigError
+from supernet.errors import CheckpointError, ForeignCheckpointError, SupernetConfigError
 from supernet.families import build_supernet
 from supernet.importance import reorder_channels
 from supernet.objective import cross_entropy, distillation
@@ -206,13 +206,23 @@ class Trainer:
         """Go back to a checkpoint of this very run.
 
         Raises:
-            CheckpointError: It belongs to another space, data set or training options.
+            ForeignCheckpointError: It belongs to another space, data set or training options.
+            CheckpointError: A part is missing or of another form; the message names the folder.
+                The trainer must then be restored from another checkpoint before it goes on.
         """
-        if checkpoint.state.get("identity") != self._identity():
-            raise CheckpointError(
-                "the checkpoint was made with another space, data set or training options; "
-                "train in another folder"
-            )
+        named = "the checkpoint" if checkpoint.path is None else f"checkpoint {checkpoint.path}"
+        try:
+            if checkpoint.state["identity"] != self._identity():
+                raise ForeignCheckpointError(
+                    f"{named} was made with another space, data set or training options; "
+                    "train in another folder"
+                )
+            self._restore(checkpoint)
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"cannot go on from {named}: {error!r}") from None
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        started = bool(checkpoint.state["sandwich_started"])
         self.sampler.load_state(checkpoint.state["sampler"])
         weights: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = {}
@@ -225,10 +235,17 @@ class Trainer:
                 moments.setdefault(int(index), {})[field] = tensor
         self.supernet.load_state_dict(weights)
         self.optimizer = self._optimizer()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, fields in moments.items():
+            # AdamW itself would only fail at its next step.
+            wrong = {
+                n for n in ("exp_avg", "exp_avg_sq") if fields[n].shape != parameters[number].shape
+            }
+            if wrong:
+                raise ValueError(f"optimizer.{number} has another shape: {sorted(wrong)}")
         fresh = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
-        self.step = checkpoint.step
-        self.sandwich_started = bool(checkpoint.state["sandwich_started"])
+        self.step, self.sandwich_started = checkpoint.step, started
 
     def _identity(self) -> dict[str, object]:
         return {
@@ -248,7 +265,8 @@ def train_supernet(
     """Train a supernet, or go on from the newest checkpoint in `folder`.
 
     May be killed at any time: the same call then loses at most `config.checkpoint_every` steps
-    and ends in the same weights. A damaged newest checkpoint is passed over with a warning.
+    and ends in the same weights. A newest checkpoint that is damaged or unusable is passed over
+    with a warning.
 
     Args:
         space: The search space.
@@ -262,16 +280,14 @@ def train_supernet(
         same is stored in `folder` for `load_supernet`.
 
     Raises:
-        CheckpointError: Every checkpoint is damaged, or they belong to another run.
+        CheckpointError: No checkpoint in the folder can be used, or they belong to another run.
         SupernetConfigError: The options do not fit the data.
     """
     report: Progress = progress or (lambda phase, done, total: None)
     trainer = Trainer(space, config, data)
-    latest, problems = load_latest(folder)
+    _, problems = load_latest(folder, trainer.restore)
     for problem in problems:
         _log.warning("%s; going on from an earlier checkpoint", problem)
-    if latest is not None:
-        trainer.restore(latest)
     sandwich_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
         trainer.train_step()

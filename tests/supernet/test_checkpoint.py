@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from supernet.checkpoint import Checkpoint, load_latest, read_checkpoint, save_checkpoint
-from supernet.errors import CheckpointError
+from supernet.errors import CheckpointError, ForeignCheckpointError
 
 
 def checkpoint(step):
@@ -45,10 +47,54 @@ def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path, name, dam
     assert str(newest) in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [('"a"', '"b"'), ('"step": 2', '"step": 3'), ('"state": {', '"state": {"c": 0, ')],
+)
+def test_a_changed_state_that_is_still_json_is_damage(tmp_path, found, written):
+    save_checkpoint(tmp_path, checkpoint(1))
+    path = save_checkpoint(tmp_path, checkpoint(2)) / "state.json"
+    text = path.read_text()
+    assert text.count(found) == 1
+    path.write_text(text.replace(found, written))
+    json.loads(path.read_text())
+    with pytest.raises(CheckpointError, match=r"state\.json does not match its recorded hash"):
+        read_checkpoint(path.parent)
+    latest, problems = load_latest(tmp_path)
+    assert latest is not None
+    assert (latest.step, len(problems)) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '{"sha256": 1}'])
+def test_any_other_json_is_damage(tmp_path, text):
+    path = save_checkpoint(tmp_path, checkpoint(1))
+    (path / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"state\.json"):
+        read_checkpoint(path)
+
+
+def test_an_unusable_checkpoint_is_passed_over_and_another_runs_is_refused(tmp_path):
+    def use(found):
+        if found.step == 2:
+            raise CheckpointError(f"{found.path} is of no use")
+        if found.step == 3:
+            raise ForeignCheckpointError("another run")
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(step))
+    latest, problems = load_latest(tmp_path, use)
+    assert latest is not None
+    assert latest.step == 1
+    assert problems == [f"{tmp_path / 'step-00000002'} is of no use"]
+    save_checkpoint(tmp_path, checkpoint(3))
+    with pytest.raises(ForeignCheckpointError, match="another run"):
+        load_latest(tmp_path, use)
+
+
 def test_only_damaged_checkpoints_are_an_error(tmp_path):
     path = save_checkpoint(tmp_path, checkpoint(1))
     (path / "state.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"no readable checkpoint.*state\.json"):
+    with pytest.raises(CheckpointError, match=r"no usable checkpoint.*state\.json"):
         load_latest(tmp_path)
 
 

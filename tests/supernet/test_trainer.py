@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from supernet.checkpoint import save_checkpoint
+from supernet.checkpoint import read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, resize
 from supernet.errors import CheckpointError, SupernetConfigError
@@ -123,13 +125,65 @@ def test_the_stored_supernet_computes_what_the_returned_one_does(
         torch.testing.assert_close(loaded(images), returned(images))
 
 
-def test_damaged_newest_checkpoint_is_passed_over(tiny_space, few, tmp_path, uninterrupted):
-    train_supernet(tiny_space, SHORT, few, tmp_path)
+@pytest.fixture(scope="module")
+def finished(tiny_space, few, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train_supernet(tiny_space, SHORT, few, folder)
+    return folder
+
+
+def junk_tensors(path):
+    (path / "tensors.safetensors").write_bytes(b"junk")
+
+
+def drop_state(path):
+    found = read_checkpoint(path)
+    state = {k: v for k, v in found.state.items() if k != "sandwich_started"}
+    save_checkpoint(path.parent, dataclasses.replace(found, state=state))
+
+
+def drop_weight(path):
+    found = read_checkpoint(path)
+    del found.tensors[next(n for n in found.tensors if n.startswith("supernet."))]
+    save_checkpoint(path.parent, found)
+
+
+def reshape_weight(path):
+    found = read_checkpoint(path)
+    name = next(n for n in found.tensors if n.startswith("supernet.") and found.tensors[n].dim())
+    found.tensors[name] = found.tensors[name][None]
+    save_checkpoint(path.parent, found)
+
+
+def reshape_moment(path):
+    found = read_checkpoint(path)
+    name = next(n for n in found.tensors if n.endswith(".exp_avg"))
+    found.tensors[name] = found.tensors[name][None]
+    save_checkpoint(path.parent, found)
+
+
+def rename_moment(path):
+    found = read_checkpoint(path)
+    name = next(n for n in found.tensors if n.endswith(".exp_avg"))
+    found.tensors["junk"] = found.tensors.pop(name)
+    save_checkpoint(path.parent, found)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [junk_tensors, drop_state, drop_weight, reshape_weight, reshape_moment, rename_moment],
+)
+def test_an_unusable_newest_checkpoint_is_passed_over(
+    tiny_space, few, tmp_path, finished, uninterrupted, damage, caplog
+):
+    """Whether its files are damaged, or whole and of another content than a run needs."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     newest = max(tmp_path.glob("step-*"))
-    (newest / "tensors.safetensors").write_bytes(b"junk")
+    damage(newest)
     phases = []
     supernet = train_supernet(tiny_space, SHORT, few, tmp_path, lambda *a: phases.append(a))
     assert phases == [("sandwich", 5, 5)]
+    assert f"{newest}" in caplog.text
     left, right = supernet.state_dict(), uninterrupted[0].supernet.state_dict()
     assert all(torch.equal(left[n], right[n]) for n in left if "running" not in n)
 
@@ -137,7 +191,7 @@ def test_damaged_newest_checkpoint_is_passed_over(tiny_space, few, tmp_path, uni
 def test_another_runs_folder_is_refused(tiny_space, few, tmp_path, uninterrupted):
     save_checkpoint(tmp_path, uninterrupted[0].checkpoint())
     other = SHORT.model_copy(update={"learning_rate": 1e-4})
-    with pytest.raises(CheckpointError, match="another space, data set or training options"):
+    with pytest.raises(CheckpointError, match=r"step-.*another space, data set or training opt"):
         train_supernet(tiny_space, other, few, tmp_path)
 
 

@@ -142,7 +142,13 @@ def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 def _npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(
+                f"cannot read images and labels from {path}: it holds one array (.npy); "
+                "allowed: a .npz file with both"
+            )
+        with file:
             images, labels = file["images"], file["labels"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read images and labels from {path}: {error}") from None

@@ -102,6 +102,9 @@ def test_unreadable_files_are_typed_errors(tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(DataError, match=r"junk\.npz"):
         load_data(DataConfig(name="npz", path=tmp_path / "junk.npz"))
+    np.save(tmp_path / "single.npy", np.zeros((20, 8, 8), np.float32))
+    with pytest.raises(DataError, match=r"single\.npy: .*one array"):
+        load_data(DataConfig(name="npz", path=tmp_path / "single.npy"))
     objects = np.array([{"a": 1}] * 20, dtype=object)
     config = write(tmp_path / "pickle.npz", objects, np.repeat([0, 1], 10))
     with pytest.raises(DataError, match="pickle"):

@@ -31,7 +31,13 @@ _ANCHOR = "netcarve_anchor"
 def kernel_records(graph: KernelGraph, isa: Isa) -> tuple[KernelRecord, ...]:
     """One record per kernel call, in execution order."""
     return tuple(
-        KernelRecord(call.site, type(call.kernel).__name__, call.kernel.symbol(isa))
+        KernelRecord(
+            site=call.site,
+            kernel=type(call.kernel).__name__,
+            symbol=call.kernel.symbol(isa),
+            input_dtype=call.kernel.input_dtype,
+            output_dtype=call.kernel.output_dtype,
+        )
         for call in graph.calls
     )
 

@@ -17,11 +17,21 @@ INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
-    """What executes one layer: `kernel` is the template's class, `symbol` the compiled function."""
+    """What executes one layer.
+
+    Attributes:
+        site: The layer.
+        kernel: Class of the template.
+        symbol: The compiled function.
+        input_dtype: `float32`, or `uint8`: then a layer with weights computes in integers.
+        output_dtype: `float32` or `uint8`.
+    """
 
     site: str
     kernel: str
     symbol: str
+    input_dtype: str
+    output_dtype: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _IMPORTED = (
     "view.default", "reshape.default", "unsqueeze.default", "squeeze.dims",
 )  # fmt: skip
 
+
 def trace(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Graph:
     """The operator graph of `module` for a float32 input of `input_shape`, batch 1.
 

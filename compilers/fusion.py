@@ -126,9 +126,7 @@ class _Fusion:
                     self._emit_dequantize(op)
             elif op.name not in self.claimed:
                 raise _fail(op, f"operator {op.kind} that follows no kernel it could be fused into")
-        return KernelGraph(
-            self.graph.input, self.graph.input_shape, tuple(self.calls), self.output
-        )
+        return KernelGraph(self.graph.input, self.graph.input_shape, tuple(self.calls), self.output)
 
     def _groups(self) -> list[_Group]:
         groups = [

@@ -94,9 +94,7 @@ class Lifter:
         constants = [self._constant(argument) for argument in args]
         if operator in ("relax.reshape", "relax.permute_dims") and constants[0] is not None:
             folded = (
-                constants[0].reshape(_shape(var))
-                if operator == "relax.reshape"
-                else constants[0].T
+                constants[0].reshape(_shape(var)) if operator == "relax.reshape" else constants[0].T
             )
             self.constants[var.name] = folded
         elif operator == "relax.nn.conv2d":

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.kernel_library import KernelLibrary
 from compilers.runtime import Model
-from compilers.targets import resolve_isa
+from compilers.targets import ISAS, host_isas, resolve_isa
 
 # Everything here needs compiled subnets.
 pytestmark = pytest.mark.slow
@@ -62,6 +65,44 @@ def test_only_the_calls_of_the_graph_are_linked(builds, subnets, images):
     }
     assert float_only
     assert not any(symbol.encode() in data for symbol in float_only)
+
+
+def test_records_say_which_layers_compute_in_integers(builds, subnets):
+    for name, build in builds.items():
+        precision = {spec.site: spec.precision for spec in subnets[name].specs}
+        layers = [r for r in build.kernels if r.kernel in ("Gemm", "Conv", "Depthwise")]
+        assert len(layers) == 9
+        for record in layers:
+            integer = precision[record.site].weight is not None
+            assert record.input_dtype == ("uint8" if integer else "float32"), record
+    assert {r.output_dtype for r in builds["w8a8"].kernels} == {"uint8", "float32"}
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.parametrize("isa", host_isas())
+def test_the_linked_code_of_integer_layers_is_integer_code(isa, cache, subnets, images, tmp_path):
+    dot = "vpdpbusd" if ISAS[isa].int8_dot == "vpdpbusd" else "vpmaddwd"
+    counts = {}
+    for name in ("fp32", "w8a8"):
+        graph = fuse(trace(subnets[name], (1, *images.shape[1:])))
+        library = tmp_path / f"{name}.so"
+        build_library(graph, ISAS[isa], KernelLibrary(Path(cache) / "kernels"), library)
+        listing = subprocess.run(
+            ["objdump", "-d", "--no-show-raw-insn", str(library)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        counts[name] = Counter(re.findall(r"\t(v\w+)", listing))
+    assert counts["fp32"][dot] == 0
+    integer_layers = sum(spec.precision.weight is not None for spec in subnets["w8a8"].specs)
+    assert counts["w8a8"][dot] > 10 * integer_layers
+
+    def multiply_adds(name):
+        return sum(n for instruction, n in counts[name].items() if instruction.startswith("vfmadd"))
+
+    # What is left are the stem, squeeze-and-excite and the gates of hardswish.
+    assert multiply_adds("w8a8") < multiply_adds("fp32")
 
 
 @pytest.mark.parametrize("tools", [("ld",), ("gcc",), ()])

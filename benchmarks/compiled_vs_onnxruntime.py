@@ -152,9 +152,7 @@ def _compiled(model: Any, x: Any) -> Callable[[], object]:
     return lambda: main(tensor)
 
 
-def _onnxruntime(
-    path: str, x: Any, settings: dict[str, str] | None = None
-) -> Callable[[], object]:
+def _onnxruntime(path: str, x: Any, settings: dict[str, str] | None = None) -> Callable[[], object]:
     from compilers.onnx_export import ort_session
 
     session = ort_session(Path(path), batch=1, settings=settings)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
 """Kinds of devices by name; the `kind` of a `DeviceConfig`."""
 
+
 class DeviceConfig(BaseModel):
     """What a user writes about a device.
 

@@ -118,8 +118,7 @@ def builds(
 ) -> dict[str, Build]:
     folder = tmp_path_factory.mktemp("builds")
     return {
-        name: device.build(subnet, subnet.specs, folder / name)
-        for name, subnet in subnets.items()
+        name: device.build(subnet, subnet.specs, folder / name) for name, subnet in subnets.items()
     }
 
 

@@ -50,7 +50,11 @@ def pack_folder(folder: Path, target: IO[bytes], top: str = "") -> None:
 
 
 def unpack_folder(
-    source: IO[bytes], folder: Path, *, one_top: bool = False, limits: Limits | None = None
+    source: IO[bytes] | gzip.GzipFile,
+    folder: Path,
+    *,
+    one_top: bool = False,
+    limits: Limits | None = None,
 ) -> None:
     """Extract a tar into an empty folder. Whatever its members are named, nothing else is touched.
 

@@ -155,6 +155,8 @@ class _Loop:
             for name in job_devices(session.job)
         }
         self._generation(studies, 0, "reference", Purpose.REFERENCE, self._references)
+        for study in studies.values():
+            study.hold_out()
         last = session.settings.search.generations
         for generation in range(1, last + 1):
             self._generation(studies, generation, "verify", Purpose.VERIFY)

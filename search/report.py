@@ -126,8 +126,8 @@ class JobReport:
             f"split {settings['data']['seed']}",
             "- accuracy is measured on the selection split, which the search uses; report accuracy "
             "is the compiled binary's on the report split, which the search never sees",
-            "- predicted latency was predicted before the subnet was measured; a reference config "
-            "has none",
+            "- predicted latency was predicted before the subnet was measured; that of a reference "
+            "config, which is measured first, from the other reference configs",
         ]
 
     def _failed(self) -> list[tuple[str, str, str]]:

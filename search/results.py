@@ -44,7 +44,8 @@ class Verified:
         loss: Cross-entropy on the selection split, nats.
         costs: Exact analytic cost.
         measurement: Measured latency.
-        predicted_ms, predicted_ms_std: Latency as predicted *before* it was measured, if it was.
+        predicted_ms, predicted_ms_std: Latency as predicted *before* it was measured; of a
+            reference config, from the other reference configs.
         predicted_accuracy, predicted_accuracy_std: Likewise.
     """
 
@@ -86,7 +87,7 @@ class FrontMember:
         config: Dimension -> value.
         accuracy: On the selection split, %.
         report_accuracy: Of the compiled binary on the report split, %; None before its export.
-        predicted_ms: Latency predicted before measuring, ms; None for a reference config.
+        predicted_ms: Latency predicted without its own measurement, ms.
         measured_ms, p10_ms, p90_ms: Measured latency, ms.
         bytes: Weights in the on-disk layout.
         float_bytes: The same subnet's with every layer in float32.
@@ -265,6 +266,7 @@ def device_results(
         if through is None or row.purpose != Purpose.FINAL.value:
             first.setdefault(row.config_key, row)
             measured[row.config_key] = row
+    held_out = store.jobs.checkpoint(job.id, held_out_name(device)) or {}
     verified = []
     for key, row in first.items():
         evaluation, last = evaluations.get(key), measured[key]
@@ -279,7 +281,7 @@ def device_results(
                 loss=evaluation.loss,
                 costs=Cost(**evaluation.costs),
                 measurement=Measurement.from_json(last.extra["measurement"]),
-                **{name: row.extra.get(name) for name in _PREDICTIONS},
+                **{name: {**held_out.get(key, {}), **row.extra}.get(name) for name in _PREDICTIONS},
             )
         )
     return DeviceResults(
@@ -299,6 +301,12 @@ _PREDICTIONS = (
     "predicted_accuracy",
     "predicted_accuracy_std",
 )
+
+
+def held_out_name(device: str) -> str:
+    """The job's checkpoint with what each reference config's latency is predicted to be from the
+    others: config key -> predictions."""
+    return f"held-out/{device}"
 
 
 def job_devices(job: JobRow) -> list[str]:

@@ -77,11 +77,14 @@ def test_front_is_non_dominated_and_stays_in_the_devices_space(workspace, delive
         assert member.costs == cost(results.space.layer_specs(member.config))
 
 
-def test_predictions_were_made_before_the_measurement(workspace, delivered):
+def test_predictions_were_made_without_the_config_s_own_measurement(workspace, delivered):
     job = workspace.store.jobs.job(delivered.job)
     verified = device_results(workspace.store, job, DEVICE).verified
-    assert all((v.predicted_ms is None) == (v.generation == 0) for v in verified)
-    assert any(v.predicted_ms is not None and v.predicted_ms != v.measured_ms for v in verified)
+    assert all(v.predicted_ms is not None for v in verified)
+    assert all((v.predicted_accuracy is None) == (v.generation == 0) for v in verified)
+    # A fit that had seen the reference configs would be closer to them than the noise.
+    errors = [abs(v.predicted_ms / v.measured_ms - 1) for v in verified if v.generation == 0]
+    assert max(errors) > 0.01
 
 
 def test_precision_twins_are_one_architecture(workspace, delivered):

@@ -29,7 +29,7 @@ def test_none_yet(netcarve):
         (["show", "cpy"], "unknown device 'cpy'. Did you mean 'cpu'? Known: cpu."),
         (["probe", "other"], "unknown device 'other'"),
         (["add", "cpu", "--isa", host_isas()[-1]], "exists with another configuration"),
-        (["add", "new", "--isa", "sse"], "(got 'sse')"),
+        (["add", "new", "--isa", "sse"], "'sse'"),
         (["add", "new", "--kind", "gpu"], "Known: local_cpu"),
         (["add", "new", "--threads", "0"], "threads"),
         (["add", "a b"], "name: "),

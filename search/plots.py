@@ -28,7 +28,8 @@ def plot_fronts(devices: Mapping[str, DeviceResults]) -> bytes:
         if points:
             left.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.25, linewidths=0)
         if front:
-            left.plot(*zip(*front, strict=True), color=color, marker="o", ms=5, lw=1.6, label=name)
+            steps = {"drawstyle": "steps-post", "marker": "o", "ms": 5, "lw": 1.6}
+            left.plot(*zip(*front, strict=True), color=color, label=name, **steps)
         pairs = [
             (v.predicted_ms, v.measured_ms) for v in results.verified if v.predicted_ms is not None
         ]
@@ -36,7 +37,7 @@ def plot_fronts(devices: Mapping[str, DeviceResults]) -> bytes:
             right.scatter(*zip(*pairs, strict=True), s=18, color=color, label=name, linewidths=0)
     left.set(xscale="log", xlabel="measured latency, ms", ylabel="accuracy, selection split, %")
     left.set_title("Verified subnets and fronts", loc="left", color=INK)
-    right.set(xscale="log", yscale="log", xlabel="predicted before measuring, ms")
+    right.set(xscale="log", yscale="log", xlabel="predicted without its own measurement, ms")
     right.set_ylabel("measured, ms")
     right.set_title("Latency predictor", loc="left", color=INK)
     low = min((*right.get_xlim(), *right.get_ylim()))

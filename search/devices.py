@@ -134,11 +134,6 @@ def record_devices(
     )
 
 
-def record_device(store: Store, device: RegisteredDevice, *, replace: bool = False) -> None:
-    """`record_devices` of one."""
-    record_devices(store, [device], replace=replace)
-
-
 def register_space_file(store: Store, file: str | Path, device: str) -> NamedSpace:
     """Register the space that a YAML file describes for a device (see `spaces.registration`).
 

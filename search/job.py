@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from compilers.devices import DeviceConfig
 from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS
-from search.errors import JobConfigError
+from search.errors import JobConfigError, ObjectiveError
 from search.execution import ExecutionConfig
-from search.objectives import Constraint, Objective
+from search.objectives import Constraint, Objective, check_constraints
 from spaces import Choice, SearchSpace, UnknownNameError, get_space
 from spaces.registry import Registry
 from spaces.settings import explain
@@ -136,12 +136,16 @@ class JobSettings(_Section):
     export: ExportSettings = ExportSettings()
 
     @model_validator(mode="after")
-    def _distinct(self) -> JobSettings:
+    def _consistent(self) -> JobSettings:
         names = [d if isinstance(d, str) else d.name for d in self.devices]
         for what, values in (("device", names), ("objective", [o.name for o in self.objectives])):
             repeated = sorted({v for v in values if values.count(v) > 1})
             if repeated:
                 raise ValueError(f"{what} {repeated[0]!r} is listed twice")
+        try:
+            check_constraints(self.constraints)
+        except ObjectiveError as error:
+            raise ValueError(str(error)) from None
         return self
 
     def search_space(self) -> SearchSpace:

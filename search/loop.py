@@ -21,7 +21,7 @@ import numpy as np
 
 from predictors import LATENCY_PREDICTORS
 from search.artifacts import ArtifactStore
-from search.devices import device_space, find_devices, record_device
+from search.devices import device_space, find_devices, record_devices
 from search.job import JobSettings, Strategy
 from search.lease import Lease
 from search.models import JobState, Purpose
@@ -98,8 +98,7 @@ def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
     for name, restricted in spaces.items():
         _check_budget(settings, restricted, name)
     check_training(space, settings.supernet, data)
-    for device in devices:
-        record_device(store, device)
+    record_devices(store, devices)
     return {
         "settings": settings.decisive(),
         "space": space.to_json(),

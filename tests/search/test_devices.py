@@ -14,7 +14,6 @@ from search.devices import (
     list_devices,
     parse_device,
     probe_device,
-    record_device,
     record_devices,
     register_space_file,
     register_space_text,
@@ -91,7 +90,7 @@ def test_devices_of_a_job_are_looked_up_or_probed_and_stored_when_asked(store):
     found = find_devices(store, ["known", described])
     assert [device.name for device in found] == ["known", "new"]
     assert [device.name for device in list_devices(store)] == ["known"]
-    record_device(store, found[1])
+    record_devices(store, [found[1]])
     assert find_devices(store, ["new"]) == [found[1]] == [show_device(store, "new")]
 
 

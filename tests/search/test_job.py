@@ -40,6 +40,16 @@ def test_resources_do_not_decide_the_result():
         ({"objectives": [{"name": "speed", "unit": "ms"}]}, "unknown metric 'speed'"),
         ({"constraints": [{"name": "size", "max": 3, "unit": "ms"}]}, "'ms'.*allowed: .*kB"),
         ({"constraints": [{"name": "accuracy", "min": 101, "unit": "%"}]}, "cannot be met"),
+        (
+            {
+                "constraints": [
+                    {"name": "accuracy", "min": 95, "unit": "%"},
+                    {"name": "accuracy", "max": 90, "unit": "%"},
+                ]
+            },
+            "no subnet can meet both constraints on 'accuracy'",
+        ),
+        ({"search": {"latency_predictor": "rigde"}}, "Did you mean 'ridge'"),
         ({"search": {"reference_configs": 2}}, "greater than or equal to 5"),
         ({"name": "No Spaces"}, "name"),
         ({"seed": -1}, "seed"),

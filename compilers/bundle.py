@@ -36,7 +36,7 @@ from compilers.measurement import Measurement
 from compilers.runtime import FORMAT, MANIFEST, BundleRuntimeError
 from spaces.archive import Limits, pack_folder, unpack_folder
 from spaces.cost import cost
-from spaces.errors import ArchiveError
+from spaces.errors import ArchiveError, NetcarveError
 from spaces.files import atomic_directory, atomic_write_bytes, atomic_write_text, sha256_file
 from spaces.layer_spec import LayerSpec
 
@@ -100,7 +100,7 @@ def write_bundle(
     """Write the bundle of `build` to the folder `path`, and `path`.tar.gz.
 
     Args:
-        path: The folder; an existing one is replaced.
+        path: The folder; an existing one is replaced, and with it its archive.
         build: The compiled subnet.
         device: What it was built for.
         info: What the search knows about it.
@@ -114,6 +114,7 @@ def write_bundle(
         CompilerError: The ONNX export failed.
     """
     target = Path(path)
+    packed_path = target.with_name(target.name + ".tar.gz")
     with atomic_directory(target) as folder:
         for name in _COPIED:
             shutil.copyfile(build.folder / name, folder / name)
@@ -127,12 +128,14 @@ def write_bundle(
             for file in sorted(folder.iterdir())
         }
         atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        # At no moment does an archive lie beside a folder that holds something else.
+        packed_path.unlink(missing_ok=True)
     if archive:
         packed = io.BytesIO()
         pack_folder(target, packed, top=target.name)
         # No time in its header: equal bundles are equal files.
         content = gzip.compress(packed.getvalue(), mtime=0)
-        atomic_write_bytes(target.with_name(target.name + ".tar.gz"), content)
+        atomic_write_bytes(packed_path, content)
     return target
 
 
@@ -224,7 +227,9 @@ def load_bundle(path: str | Path) -> Build:
             difference=float(manifest["difference"]),
             seconds=0.0,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise BundleError(f"{Path(path) / MANIFEST}: corrupt: {error} is missing") from error
+    except (NetcarveError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"{Path(path) / MANIFEST}: corrupt: {error}") from error
 
 
@@ -247,26 +252,21 @@ def verify_bundle(
     """
     from compilers.devices import DeviceConfig, LocalCpu
 
-    with opened(path) as folder:
+    with opened(path) as folder, contextlib.ExitStack() as stack:
         build = load_bundle(folder)
+        manifest = bundle_runtime.read_manifest(folder)
         try:
-            bundle_runtime.check_cpu(bundle_runtime.read_manifest(folder))
-            x, expected = (
-                np.load(folder / name, allow_pickle=False) for name in (INPUT_FILE, OUTPUT_FILE)
-            )
-        except (BundleRuntimeError, OSError, ValueError) as error:
-            raise BundleError(f"{path}: {error}") from error
-        with contextlib.ExitStack() as stack:
+            bundle_runtime.check_cpu(manifest)
+            x = bundle_runtime.read_input(folder / manifest["sample"]["input"], build.input_shape)
+            expected = bundle_runtime.load_array(folder / manifest["sample"]["output"])
             if device is None:
-                config = DeviceConfig.model_validate({"name": "this-cpu", "isa": build.isa})
+                config = DeviceConfig(name="this-cpu", isa=build.isa)
                 device = stack.enter_context(LocalCpu(config))
-            try:
-                difference = compare(device.run(build, x), expected, OUTPUT_TOLERANCE)
-                measured = None
-                if measure:
-                    with measuring or contextlib.nullcontext():
-                        measured = device.time([build])[0]
-            except CompilerError as error:
-                raise BundleError(f"{path}: {error}") from error
-        files = len(bundle_runtime.read_manifest(folder)["files"])
-    return Verification(files, difference, measured)
+            difference = compare(device.run(build, x), expected, OUTPUT_TOLERANCE)
+            measured = None
+            if measure:
+                with measuring or contextlib.nullcontext():
+                    measured = device.time([build])[0]
+        except (BundleRuntimeError, CompilerError) as error:
+            raise BundleError(f"{path}: {error}") from error
+    return Verification(len(manifest["files"]), difference, measured)

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2")
+"""Instruction sets of libraries; the names in `compilers.targets.ISAS`."""
+
 _NOISE = ("Warning: Scope Saving", "Warning: Scope Loaded")
 
 
@@ -34,23 +37,64 @@ class BundleRuntimeError(Exception):
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle folder.
+    """The manifest of a bundle folder; what running it needs is there and of the right type.
 
     Raises:
-        BundleRuntimeError: It is missing, not JSON, or of another format.
+        BundleRuntimeError: It is missing, not JSON, of another format, or a field is missing or
+            wrong; the message names it.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
     except OSError as error:
         raise BundleRuntimeError(f"{path}: not a bundle: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleRuntimeError(f"{path}: corrupt: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleRuntimeError(f"{path}: not a bundle manifest of format {FORMAT}")
-    if not isinstance(manifest.get("files"), dict) or "library" not in manifest:
-        raise BundleRuntimeError(f"{path}: corrupt: no table of files")
+    for field, (check, expected) in _FIELDS.items():
+        if field not in manifest:
+            raise BundleRuntimeError(f"{path}: corrupt: {field} is missing")
+        if not check(manifest[field]):
+            raise BundleRuntimeError(
+                f"{path}: corrupt: {field} is {manifest[field]!r:.100}; expected {expected}"
+            )
+    for name in (manifest["library"], *manifest["sample"].values()):
+        if name not in manifest["files"]:
+            raise BundleRuntimeError(f"{path}: corrupt: {name!r} has no recorded hash")
     return manifest
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_shape(value: object) -> bool:
+    whole = isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
+    return whole and len(value) in (2, 4) and value[0] == 1  # type: ignore[arg-type,index]
+
+
+def _is_sample(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"input", "output"}
+        and _is_names(list(value.values()))
+    )
+
+
+# Field of the manifest -> (whether a value will do, what is expected).
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "files": (lambda value: isinstance(value, dict), "a table of files"),
+    "library": (lambda value: isinstance(value, str), "a file name"),
+    "sample": (_is_sample, "the file names of an input and an output"),
+    "input_shape": (_is_shape, "[1, C, H, W]"),
+    "output_tolerance": (
+        lambda value: type(value) in (int, float) and 0 <= value < 1,  # type: ignore[operator]
+        "a number from 0 to 1",
+    ),
+    "isa": (lambda value: value in KNOWN_ISAS, f"one of {', '.join(KNOWN_ISAS)}"),
+    "cpu_flags": (_is_names, "a list of names"),
+}
 
 
 def check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
@@ -72,8 +116,6 @@ def check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
         expected = entry.get("sha256") if isinstance(entry, dict) else None
         if found != expected:
             raise BundleRuntimeError(f"{path}: corrupt: its SHA-256 is {found}, not {expected}")
-    if manifest["library"] not in manifest["files"]:
-        raise BundleRuntimeError(f"{folder / MANIFEST}: corrupt: its library has no recorded hash")
 
 
 def check_cpu(manifest: dict[str, Any]) -> None:
@@ -82,16 +124,17 @@ def check_cpu(manifest: dict[str, Any]) -> None:
     Raises:
         BundleRuntimeError: It lacks some; the message lists them.
     """
-    needed = set(manifest.get("cpu_flags", []))
+    needed = set(manifest["cpu_flags"])
     have: set[str] = set()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
         if line.startswith("flags"):
             have = set(line.partition(":")[2].split())
             break
     if missing := needed - have:
         raise BundleRuntimeError(
             f"this CPU lacks {', '.join(sorted(missing))}; the bundle was compiled for "
-            f"{manifest.get('isa')}"
+            f"{manifest['isa']}"
         )
 
 
@@ -119,6 +162,9 @@ class Model:
     Args:
         library: The shared library of a build or bundle. Loading executes its code: check its
             hash first, and load only what comes from a source you trust.
+
+    Raises:
+        BundleRuntimeError: The library cannot be loaded, or is no compiled subnet.
     """
 
     def __init__(self, library: Path) -> None:
@@ -130,10 +176,16 @@ class Model:
         # another library that was loaded from the same place before.
         with tempfile.TemporaryDirectory(prefix="netcarve-") as folder, _without_noise():
             copy = Path(folder) / "library.so"
-            shutil.copyfile(library, copy)
-            module = tvm.runtime.load_module(str(copy))
-            self._machine = VirtualMachine(module, tvm.cpu())
-        self.main = self._machine["main"]
+            try:
+                shutil.copyfile(library, copy)
+                module = tvm.runtime.load_module(str(copy))
+                self._machine = VirtualMachine(module, tvm.cpu())
+                self.main = self._machine["main"]
+            except Exception as error:
+                # TVM raises classes of its own, and built-in ones for which it lacks a class.
+                raise BundleRuntimeError(
+                    f"{library}: no library of a compiled subnet: {_first_line(error)}"
+                ) from error
 
     def tensor(self, x: NDArray[np.float32]) -> Any:
         """One input in the runtime's memory, to call `main` with repeatedly."""
@@ -143,8 +195,18 @@ class Model:
         """Logits [n, classes] float32 of inputs [n, C, H, W] or [n, C] float32."""
         if len(x) == 0:
             raise BundleRuntimeError(f"no inputs: shape {x.shape}")
-        rows = [self.main(self.tensor(x[i : i + 1])).numpy() for i in range(len(x))]
+        try:
+            rows = [self.main(self.tensor(x[i : i + 1])).numpy() for i in range(len(x))]
+        except Exception as error:
+            raise BundleRuntimeError(
+                f"the library refuses inputs of shape {x.shape}: {_first_line(error)}"
+            ) from error
         return np.concatenate(rows)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
 
 
 def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
@@ -159,7 +221,7 @@ def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
     return Model(folder / manifest["library"]), manifest
 
 
-def read_input(path: Path, shape: list[int]) -> NDArray[np.float32]:
+def read_input(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     """Inputs from a .npy file: [n, ...] float32, or one input without its first axis.
 
     Args:
@@ -169,10 +231,8 @@ def read_input(path: Path, shape: list[int]) -> NDArray[np.float32]:
     Raises:
         BundleRuntimeError: The file cannot be read, or its shape or dtype does not fit.
     """
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleRuntimeError(f"{path}: not a readable .npy file: {error}") from error
+    x = load_array(path)
+    shape = list(shape)
     if list(x.shape) == shape[1:]:
         x = x[None]
     if list(x.shape[1:]) != shape[1:] or x.dtype.kind not in "fiu" or len(x) == 0:
@@ -181,9 +241,22 @@ def read_input(path: Path, shape: list[int]) -> NDArray[np.float32]:
     return x.astype(np.float32)
 
 
-def compare(
-    found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
-) -> float:
+def load_array(path: Path) -> NDArray[Any]:
+    """The array in a .npy file.
+
+    Raises:
+        BundleRuntimeError: The file cannot be read, or holds Python objects.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleRuntimeError(f"{path}: not a readable .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise BundleRuntimeError(f"{path}: not a readable .npy file: an archive of several")
+    return array
+
+
+def compare(found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> float:
     """The largest difference of two arrays of logits, relative to the largest expected logit.
 
     Raises:
@@ -214,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = options.input or options.bundle / manifest["sample"]["input"]
         logits = model(read_input(source, manifest["input_shape"]))
         if options.input is None:
-            expected = np.load(options.bundle / manifest["sample"]["output"], allow_pickle=False)
+            expected = load_array(options.bundle / manifest["sample"]["output"])
             difference = compare(logits, expected, manifest["output_tolerance"])
             print(f"hashes match; outputs match (largest difference {difference:.1e})")
         if options.output is not None:

@@ -23,6 +23,7 @@ from compilers.bundle import (
 from compilers.errors import BundleError
 from compilers.measurement import Measurement
 from compilers.onnx_export import run_onnx
+from compilers.targets import ISAS
 from spaces.cost import cost
 from spaces.files import sha256_file
 from supernet.extract import load_subnet
@@ -135,6 +136,21 @@ def test_a_corrupt_file_is_named_before_anything_is_loaded(copy, name, monkeypat
         (lambda m: m["files"].pop("library.so"), "no recorded hash"),
         (lambda m: m["files"].update({"../x": {"sha256": ""}}), "file name"),
         (lambda m: m.update(cpu_flags=["avx9000"]), "avx9000"),
+        (lambda m: m.update(library=[]), r"library is \[\]"),
+        (lambda m: m.update(library="other.so"), "no recorded hash"),
+        (lambda m: m.update(sample={"input": "input.npy"}), "sample is"),
+        (lambda m: m.update(sample={"input": "input.npy", "output": "x"}), "no recorded hash"),
+        (lambda m: m.update(input_shape="1,1,12,12"), "input_shape is"),
+        (lambda m: m.update(input_shape=[1, 1, 12.5, 12]), "input_shape is"),
+        (lambda m: m.update(output_tolerance="wide"), "output_tolerance is"),
+        (lambda m: m.update(isa="neon"), "isa is 'neon'; expected one of avx512_vnni"),
+        (lambda m: m.update(isa=["avx2"]), "isa is"),
+        (lambda m: m.update(cpu_flags="avx2"), "cpu_flags is"),
+        (lambda m: m.update(files=[]), "files is"),
+        *(
+            (lambda m, name=name: m.pop(name), f"{name} is missing")
+            for name in ("library", "sample", "input_shape", "isa", "cpu_flags")
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted(copy, change, message, monkeypatch):
@@ -146,6 +162,50 @@ def test_a_manifest_that_cannot_be_trusted(copy, change, message, monkeypatch):
         verify_bundle(copy)
     with pytest.raises(runtime.BundleRuntimeError, match=message):
         runtime.load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.pop("layers"),
+        lambda m: m.update(layers=[1]),
+        lambda m: m.update(kernels=[{"site": "stem"}]),
+        lambda m: m.update(tolerance=None),
+    ],
+)
+def test_a_record_of_the_build_that_is_damaged(copy, change):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    change(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"manifest\.json: corrupt"):
+        verify_bundle(copy)
+
+
+def test_known_instruction_sets_are_those_of_the_compilers():
+    assert set(runtime.KNOWN_ISAS) == set(ISAS)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF nonsense"])
+def test_a_library_that_cannot_be_loaded(copy, device, content):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "library.so").write_bytes(content)
+    manifest["files"]["library.so"]["sha256"] = sha256_file(copy / "library.so")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="no library of a compiled subnet"):
+        verify_bundle(copy, device)
+    with pytest.raises(runtime.BundleRuntimeError, match="no library of a compiled subnet"):
+        runtime.load_bundle(copy)
+
+
+def test_a_shape_that_is_not_the_library_s(copy, device):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["input_shape"] = [1, 1, 13, 13]
+    np.save(copy / "input.npy", np.zeros((2, 1, 13, 13), np.float32))
+    manifest["files"]["input.npy"]["sha256"] = sha256_file(copy / "input.npy")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="refuses inputs of shape"):
+        verify_bundle(copy, device)
+    assert runtime.main(["--bundle", str(copy)]) == 2
 
 
 def test_missing_files_and_no_bundle(copy, tmp_path):
@@ -198,10 +258,29 @@ def test_a_failing_export_leaves_the_old_bundle(bundle, device, builds, tmp_path
     def fail(*args: object) -> float:
         raise BundleError("no export today")
 
+    shutil.copy(bundle.with_name("b.tar.gz"), tmp_path)
     monkeypatch.setattr(device, "export_onnx", fail)
     with pytest.raises(BundleError, match="no export today"):
         write_bundle(target, builds["fp32"], device, INFO)
     assert runtime.read_manifest(target)["accuracy"] == 0.75
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["b", "b.tar.gz"]
+
+
+def test_an_old_archive_never_lies_beside_a_new_folder(
+    bundle, device, builds, tmp_path, monkeypatch
+):
+    target = Path(shutil.copytree(bundle, tmp_path / "b"))
+    shutil.copy(bundle.with_name("b.tar.gz"), tmp_path)
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("compilers.bundle.pack_folder", fail)
+    with pytest.raises(OSError, match="disk"):
+        write_bundle(target, builds["fp32"], device, INFO)
+    assert load_bundle(target).specs == builds["fp32"].specs
+    assert not (tmp_path / "b.tar.gz").exists()
+    write_bundle(target, builds["mixed"], device, INFO, archive=False)
     assert [f.name for f in tmp_path.iterdir()] == ["b"]
 
 

@@ -33,6 +33,13 @@ _TAIL = 1500
 _NOISE = "Warning: Scope "
 
 
+class ChildBug(RuntimeError):  # noqa: N818 - what is wrong is the program
+    """A child met an error that nobody foresaw; the message ends with its traceback.
+
+    No `NetcarveError`: it is not the user's mistake.
+    """
+
+
 class Worker:
     """A child process, started by the first request and replaced after a crash or timeout.
 
@@ -43,7 +50,6 @@ class Worker:
         role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime.
         error: Raised, with the child's last words, when a request fails.
         cpus: Processors that the child may use; all of the parent's when None.
-        environment: Further environment variables of the child.
     """
 
     def __init__(
@@ -51,12 +57,10 @@ class Worker:
         role: Role,
         error: type[CompilerError],
         cpus: tuple[int, ...] | None = None,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.role = role
         self.error = error
         self.cpus = cpus
-        self.environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: Any = None
         self._lock = threading.Lock()
@@ -89,6 +93,7 @@ class Worker:
         Raises:
             CompilerError: The class given at construction, or the one that the child reported:
                 a user's error, a crash (with the signal and the end of stderr), or a timeout.
+            ChildBug: Any other exception in the child.
         """
         with self._lock:
             if self.pid is None:
@@ -108,6 +113,8 @@ class Worker:
                 # An interrupted request leaves an answer in the pipe that nobody waits for.
                 self._kill()
                 raise
+        if "bug" in answer:
+            raise ChildBug(f"{command} failed in its child process:\n{answer['bug']}")
         if "error" in answer:
             raise _error_class(answer["error"], self.error)(answer["message"])
         return answer["result"]
@@ -119,20 +126,19 @@ class Worker:
     def _start(self) -> None:
         self._kill()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "TVM_NUM_THREADS": "1",
             "TVM_BIND_THREADS": "0",
             "TVM_USE_RUNTIME_LIB": "1" if self.role == "runtime" else "0",
-            **self.environment,
-            "PYTHONPATH": os.pathsep.join(
-                [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, inherited)]),
         }
         options = {"role": self.role, "parent": os.getpid(), "cpus": self.cpus}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "compilers.worker", json.dumps(options)],
+            # -P: a folder `compilers` where the user happens to stand is not this package.
+            [sys.executable, "-P", "-m", "compilers.worker", json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

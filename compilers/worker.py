@@ -7,6 +7,7 @@ is then closed to everything else, because TVM and linkers may print.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_LONGEST = 8000
+# What the machine, not the program, can be blamed for.
+_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 Command = Callable[[Mapping[str, Any]], Any]
 
@@ -59,17 +65,21 @@ def main() -> None:
             commands = commands or _commands(options["role"])
             answer = {"result": commands[request["command"]](request["arguments"])}
         except Exception as error:
-            traceback.print_exc()
-            answer = {"error": type(error).__name__, "message": _message(error)}
+            answer = _failure(error)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _message(error: Exception) -> str:
+def _failure(error: Exception) -> dict[str, str]:
     from spaces.errors import NetcarveError
 
-    known = isinstance(error, NetcarveError) or type(error).__name__ == "BundleRuntimeError"
-    return str(error) if known else f"{type(error).__name__}: {error}"[:1500]
+    foreseen = isinstance(error, NetcarveError) or type(error).__name__ == "BundleRuntimeError"
+    circumstance = isinstance(error, (ImportError, MemoryError))
+    circumstance = circumstance or getattr(error, "errno", None) in _MACHINE
+    if foreseen or circumstance:
+        message = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        return {"error": type(error).__name__, "message": message}
+    return {"bug": "".join(traceback.format_exception(error))[-_LONGEST:]}
 
 
 if __name__ == "__main__":

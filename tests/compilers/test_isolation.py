@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,10 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compilers.errors import BuildError, MeasurementError
-from compilers.isolation import Worker
+from compilers.isolation import ChildBug, Worker
+from compilers.worker import _failure
+from spaces.errors import NetcarveError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,29 +38,63 @@ def long_request(builds):
     }
 
 
-def test_errors_of_the_child_arrive_with_their_message():
+def test_errors_of_the_child_arrive_with_their_message(tmp_path):
+    sample = tmp_path / "x.npy"
+    np.save(sample, np.zeros((1, 1, 12, 12), np.float32))
     with Worker("runtime", MeasurementError) as worker:
         with pytest.raises(MeasurementError, match="nowhere"):
-            worker.request("run", {"input": "/nowhere/x.npy", "library": "", "output": ""}, 60)
+            worker.request(
+                "run", {"library": "/nowhere/x.so", "input": str(sample), "output": ""}, 60
+            )
         pid = worker.pid
-        with pytest.raises(MeasurementError, match="KeyError"):
+        with pytest.raises(ChildBug, match=r"Traceback[\s\S]*KeyError"):
             worker.request("run", {}, 60)
         assert worker.pid == pid, "an error is no reason for a new child"
+    assert not issubclass(ChildBug, NetcarveError)
     assert pid is not None
     assert not alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("error", "bug"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (MemoryError("1 TiB"), False),
+        (ModuleNotFoundError("No module named 'tvm'"), False),
+        (BuildError("no linker"), False),
+        (OSError(errno.ENOENT, "No such file or directory"), True),
+        (AssertionError(""), True),
+        (RuntimeError("InternalError: Check failed"), True),
+    ],
+)
+def test_what_the_machine_or_the_user_caused_is_no_bug(error, bug):
+    assert ("bug" in _failure(error)) is bug
+
+
+@pytest.mark.parametrize("path", ["", ".:", ":"])
+def test_a_folder_of_the_same_name_where_the_user_stands_is_not_imported(
+    tmp_path, monkeypatch, path
+):
+    (tmp_path / "compilers").mkdir()
+    for name in ("__init__", "worker"):
+        (tmp_path / "compilers" / f"{name}.py").write_text("raise SystemExit('the decoy ran')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", path)
+    with Worker("runtime", MeasurementError) as worker, pytest.raises(ChildBug, match="KeyError"):
+        worker.request("run", {}, 60)
 
 
 @pytest.mark.slow
 def test_a_crash_is_an_error_and_the_next_request_gets_a_new_child(builds):
     with Worker("runtime", BuildError) as worker:
-        with pytest.raises(BuildError):
+        with pytest.raises(ChildBug, match="KeyError"):
             worker.request("run", {}, 60)
         first = worker.pid
         assert first is not None
         threading.Timer(1.0, os.kill, (first, signal.SIGSEGV)).start()
         with pytest.raises(BuildError, match="SIGSEGV"):
             worker.request("time", long_request(builds), 60)
-        with pytest.raises(BuildError, match="KeyError"):
+        with pytest.raises(ChildBug, match="KeyError"):
             worker.request("run", {}, 60)
         assert worker.pid not in (None, first)
 
@@ -64,7 +102,7 @@ def test_a_crash_is_an_error_and_the_next_request_gets_a_new_child(builds):
 @pytest.mark.slow
 def test_a_request_that_takes_too_long_ends_its_child(builds):
     with Worker("runtime", BuildError) as worker:
-        with pytest.raises(BuildError, match="KeyError"):
+        with pytest.raises(ChildBug, match="KeyError"):
             worker.request("run", {}, 60)
         pid = worker.pid
         assert pid is not None
@@ -81,11 +119,11 @@ def test_the_child_dies_with_its_parent(builds, busy):
     script = f"""
 import sys
 from compilers.errors import BuildError
-from compilers.isolation import Worker
+from compilers.isolation import ChildBug, Worker
 worker = Worker("runtime", BuildError)
 try:
     worker.request("run", {{}}, 60)
-except BuildError:
+except ChildBug:
     pass
 print(worker.pid, flush=True)
 if {busy}:
@@ -117,7 +155,7 @@ sys.stdin.read()
 def test_the_child_is_pinned():
     cpu = max(os.sched_getaffinity(0))
     with Worker("runtime", BuildError, cpus=(cpu,)) as worker:
-        with pytest.raises(BuildError):
+        with pytest.raises(ChildBug, match="KeyError"):
             worker.request("run", {}, 60)
         assert worker.pid is not None
         assert os.sched_getaffinity(worker.pid) == {cpu}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 _HERE = Path(__file__).parent
-_SOURCES = ("targets.py", "intrinsics.py", "kernels/*.py")
+_SOURCES = ("kernel_library.py", "targets.py", "intrinsics.py", "kernels/*.py")
+
+
+_TEMPORARY = ".compile-"
+_ABANDONED_SECONDS = 3600.0
 
 
 @cache
 def generator_key() -> str:
-    """16 hex digits that change with anything that decides the code: templates, targets, TVM."""
+    """16 hex digits that change with whatever decides the code: templates, options, TVM."""
     digest = hashlib.sha256(version("apache-tvm").encode())
     for path in sorted(path for pattern in _SOURCES for path in _HERE.glob(pattern)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -50,10 +56,6 @@ class KernelLibrary:
         """Where the object file of a kernel is, or will be."""
         return self.folder / isa.name / generator_key() / f"{kernel.symbol(isa)}.o"
 
-    def __contains__(self, key: tuple[Kernel, Isa]) -> bool:
-        """Whether (kernel, isa) is compiled already."""
-        return self.path(*key).exists()
-
     def object_file(self, kernel: Kernel, isa: Isa) -> Path:
         """The object file that defines `__tvm_ffi_<symbol>`; compiled now if it is not there.
 
@@ -68,11 +70,23 @@ class KernelLibrary:
         if self._on_compile is not None:
             self._on_compile(kernel)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compile-") as temporary:
+        _remove_abandoned(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_TEMPORARY) as temporary:
             built = Path(temporary) / path.name
             compile_kernel(kernel, isa).write_to_file(str(built), "o")
             built.replace(path)
         return path
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes left behind that were killed while they compiled."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        try:
+            abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+        except OSError:
+            continue
+        if abandoned:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def compile_kernel(kernel: Kernel, isa: Isa) -> Module:

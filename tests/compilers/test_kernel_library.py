@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from compilers import kernel_library
 from compilers.kernel_library import KernelLibrary, generator_key
 from compilers.kernels import Gemm
 from compilers.targets import ISAS
@@ -18,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import hashlib, json, sys
 from pathlib import Path
+from compilers import kernel_library
 from compilers.kernel_library import KernelLibrary
 from compilers.kernels import Depthwise, Gemm
 from compilers.targets import ISAS
@@ -78,8 +82,33 @@ def test_a_file_that_exists_is_used_without_compiling(tmp_path: Path) -> None:
     library = KernelLibrary(tmp_path, on_compile=lambda kernel: pytest.fail(str(kernel)))
     kernel, isa = Gemm(4, 8, 8), ISAS["avx2"]
     path = library.path(kernel, isa)
-    assert (kernel, isa) not in library
     path.parent.mkdir(parents=True)
     path.write_bytes(b"object")
-    assert (kernel, isa) in library
     assert library.object_file(kernel, isa) == path
+
+
+@pytest.mark.slow
+def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path: Path) -> None:
+    folder = tmp_path / "avx2" / generator_key()
+    old, recent = folder / ".compile-old", folder / ".compile-recent"
+    for path in (old, recent):
+        path.mkdir(parents=True)
+        (path / "kernel.o").write_bytes(b"half")
+    hour_ago = time.time() - 3700
+    os.utime(old, (hour_ago, hour_ago))
+    assert result(start(tmp_path, "1"))["compiled"] == 3
+    assert not old.exists()
+    assert recent.exists()
+
+
+@pytest.mark.parametrize("name", ["kernel_library.py", "intrinsics.py", "kernels/gemm.py"])
+def test_the_key_changes_with_every_source_that_decides_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    sources = Path(kernel_library.__file__).parent
+    shutil.copytree(sources, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(kernel_library, "_HERE", tmp_path / "copy")
+    assert generator_key.__wrapped__() == generator_key()
+    with (tmp_path / "copy" / name).open("a") as file:
+        file.write("# changed\n")
+    assert generator_key.__wrapped__() != generator_key()

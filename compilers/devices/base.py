@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,8 +32,8 @@ class DeviceConfig(BaseModel):
     Attributes:
         name: What reports call it.
         kind: A name in `DEVICES`.
-        isa: Instruction set to compile for: `native` (the best this machine has), `avx512_vnni`,
-            `avx512` or `avx2`.
+        isa: Instruction set to compile for, a name that the kind of device knows; `native`: the
+            best it has.
         threads: Threads of one inference.
         batch: Inputs of one inference.
     """
@@ -42,7 +42,7 @@ class DeviceConfig(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     kind: str = "local_cpu"
-    isa: Literal["native", "avx512_vnni", "avx512", "avx2"] = "native"
+    isa: str = "native"
     threads: int = 1
     batch: int = 1
 

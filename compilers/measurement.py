@@ -17,7 +17,6 @@ from math import ceil, sqrt
 from statistics import median
 from typing import Any
 
-Progress = Callable[[str, int, int], None]
 CLOCK = "perf_counter_ns"
 
 
@@ -82,7 +81,6 @@ def measure_interleaved(
     functions: Sequence[Callable[[], object]],
     config: MeasurementConfig = MeasurementConfig(),
     twin: Callable[[], object] | None = None,
-    progress: Progress | None = None,
 ) -> list[Measurement]:
     """Time functions against each other.
 
@@ -91,7 +89,6 @@ def measure_interleaved(
         config: How long.
         twin: A second instance of `functions[0]` for the A/A ratio; the function itself when
             None.
-        progress: Told ("measure", samples taken per function, most that may be taken).
 
     Returns:
         One measurement per function, in order, all with the same A/A ratio.
@@ -105,8 +102,6 @@ def measure_interleaved(
         shuffle.shuffle(order)
         for index in order:
             samples[index].append(_sample(every[index], batches[index]))
-        if progress is not None:
-            progress("measure", repeat, config.max_repeats)
         if repeat >= config.min_repeats and all(
             median_interval(taken) < config.interval for taken in samples
         ):
@@ -137,15 +132,21 @@ def quantile(samples: Sequence[float], q: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
-def median_interval(samples: Sequence[float]) -> float:
-    """Width of the 95 % interval of the median relative to it, from order statistics.
+def median_bounds(samples: Sequence[float]) -> tuple[float, float]:
+    """Ends of the 95 % interval of the median, from order statistics.
 
     The number of samples below the true median is binomial(n, 1/2), whatever their distribution.
     """
     ordered, n = sorted(samples), len(samples)
     half = 1.96 * sqrt(n) / 2
     low, high = max(0, int(n / 2 - half)), min(n - 1, ceil(n / 2 + half))
-    return (ordered[high] - ordered[low]) / median(ordered)
+    return ordered[low], ordered[high]
+
+
+def median_interval(samples: Sequence[float]) -> float:
+    """Width of the 95 % interval of the median, relative to it."""
+    low, high = median_bounds(samples)
+    return (high - low) / median(samples)
 
 
 def _sample(function: Callable[[], object], batch: int) -> float:

@@ -75,10 +75,12 @@ def layer_features(specs: tuple[LayerSpec, ...]) -> FloatArray:
     row = np.zeros(len(FEATURES))
     for spec in specs:
         cost = layer_cost(spec)
-        integer = spec.precision.activation is not None
-        read = spec.in_size**2 * spec.in_channels
+        # Squeeze-and-excite reads the integers that its projection takes, and computes in floats.
+        integer = spec.precision.weight is not None
+        element = 4 if spec.precision.activation is None else 1
+        read = spec.in_size**2 * spec.in_channels * element
         written = spec.out_size**2 * spec.out_channels
-        amounts = (cost.macs, cost.bytes, read * (1 if integer else 4), written, 1)
+        amounts = (cost.macs, cost.bytes, read, written, 1)
         precision = PRECISIONS[integer]
         operator = _operator(spec)
         for term, amount in zip(TERMS, amounts, strict=True):

@@ -6,11 +6,14 @@ import numpy as np
 
 from predictors.features import (
     FEATURES,
+    TERMS,
+    Feature,
     cost_features,
     layer_features,
     totals,
 )
 from spaces import cost
+from spaces.layer_spec import Operator
 from spaces.population import sample
 
 
@@ -32,6 +35,31 @@ def test_totals_equal_the_exact_cost(space):
     layers = [len(space.layer_specs(space.from_indices(row))) for row in population]
     assert np.allclose(np.exp(log_layers), layers)
     assert ((share >= 0) & (share <= 1)).all()
+
+
+def test_squeeze_excite_before_an_integer_projection_computes_in_floats(space):
+    def of_excite(term, precision, row):
+        return row[FEATURES.index(Feature(term, "squeeze_excite", precision))]
+
+    bits = [name for name in space.names if name.endswith("w_bits")]
+    rows = {}
+    for width in (8, 32):
+        some = space.restrict(choices=dict.fromkeys(bits, (width,)))
+        excites = [
+            spec
+            for spec in some.layer_specs(some.max_config())
+            if spec.operator is Operator.SQUEEZE_EXCITE
+        ]
+        assert excites
+        assert all((spec.precision.activation is not None) == (width == 8) for spec in excites)
+        rows[width] = layer_features(tuple(excites))
+        for term in TERMS:
+            assert of_excite(term, "integer", rows[width]) == 0
+            assert of_excite(term, "float", rows[width]) > 0
+    low, high = (of_excite("input_bytes", "float", rows[width]) for width in (8, 32))
+    assert high == 4 * low
+    for term in ("macs", "output_values", "layers"):
+        assert of_excite(term, "float", rows[8]) == of_excite(term, "float", rows[32])
 
 
 def test_integer_share_follows_the_bits(space):

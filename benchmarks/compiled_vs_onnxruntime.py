@@ -2,8 +2,8 @@
 
 Five random float32 and five random W8A8 subnets of `mobilenetv3_digits` (untrained, calibrated on
 digits) are compiled, exported, checked, and timed interleaved in a process of its own that is
-pinned to one processor. ONNX Runtime gets its default optimisations, one thread, a fixed batch
-and bound input and output.
+pinned to one processor and holds the host lock, so that no search disturbs it. ONNX Runtime gets
+its default optimisations, one thread, a fixed batch and bound input and output.
 
 A quantised model runs in ONNX Runtime in three ways, and each subnet is compared with the fastest:
 as exported; with its QDQ handling switched off, so that weights are dequantised once; and with
@@ -177,8 +177,16 @@ def _child(folder: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _measure_files(given: str, returned: str) -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    from search.host_lock import HostLock
+
     entries = json.loads(Path(given).read_text())
-    Path(returned).write_text(json.dumps(measure(entries)))
+    with HostLock().exclusive("benchmark against ONNX Runtime", on_wait=_waiting):
+        rows = measure(entries)
+    Path(returned).write_text(json.dumps(rows))
+
+
+def _waiting(holders: Any, seconds: float) -> None:
+    print(f"waiting for {', '.join(map(str, holders))}, {seconds:.0f} s so far", file=sys.stderr)
 
 
 def geomean(values: list[float]) -> float:

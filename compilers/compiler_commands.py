@@ -22,8 +22,10 @@ from compilers.fusion import fuse
 from compilers.graph import Graph
 from compilers.kernel_library import KernelLibrary
 from compilers.onnx_export import check_onnx, export_onnx
+from compilers.probe import probe
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
+from spaces.layer_spec import Operator
 from supernet.extract import Subnet, load_subnet
 
 CHECKED = 4
@@ -115,4 +117,9 @@ def _traced(folder: Path, shape: tuple[int, ...]) -> tuple[Subnet, Graph]:
     return subnet, trace(subnet, (1, *shape))
 
 
-COMMANDS = {"build": build, "onnx": onnx}
+def probe_kernels(arguments: Mapping[str, Any]) -> None:
+    """Run the kernels of one `operator` in one `scheme` on `isa`; an error if they are wrong."""
+    probe(Operator(arguments["operator"]), arguments["scheme"], resolve_isa(arguments["isa"]))
+
+
+COMMANDS = {"build": build, "onnx": onnx, "probe": probe_kernels}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -15,8 +16,15 @@ from numpy.typing import NDArray
 
 from compilers.built import BUILD_FILE, INPUT_FILE, Build
 from compilers.devices.base import DEVICES, Device, DeviceConfig
-from compilers.errors import BuildError, DeviceError, MeasurementError, TargetError
-from compilers.isolation import Worker
+from compilers.errors import (
+    BuildError,
+    CompilerError,
+    DeviceError,
+    MeasurementError,
+    TargetError,
+)
+from compilers.isolation import ChildBug, Worker
+from compilers.kernel_library import generator_key
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import resolve_isa
 from spaces.capabilities import DeviceCapabilities
@@ -26,6 +34,9 @@ from spaces.layer_spec import LayerSpec, Operator
 if TYPE_CHECKING:
     from supernet.extract import Subnet
 
+SCHEMES = ("fp32", "w8a8")
+PROBE_FILE = "probe.json"
+PROBE_TIMEOUT = 120.0
 BUILD_TIMEOUT = 600.0
 RUN_TIMEOUT = 600.0
 SAMPLES = 8
@@ -63,15 +74,44 @@ class LocalCpu(Device):
         self._runtime = Worker("runtime", MeasurementError, cpus=(cpus[-1],))
 
     def probe(self) -> DeviceCapabilities:
-        """See `Device.probe`. Both schemes execute in their declared width on every ISA."""
+        """See `Device.probe`: small kernels are compiled, run and checked in a child.
+
+        An operator counts when its float32 kernels are right, a precision when all those
+        operators are right in it. A result without failures is kept beside the compiled kernels,
+        for this processor and this version of the templates.
+        """
+        passed = self._passed()
+        operators = frozenset(o for o in Operator if (o, "fp32") in passed)
         return DeviceCapabilities(
             isa=self.isa.name,
             threads=1,
             batch=1,
-            operators=frozenset(Operator),
-            schemes=frozenset({"fp32", "w8a8"}),
+            operators=operators,
+            schemes=frozenset(
+                s for s in SCHEMES if operators and all((o, s) in passed for o in operators)
+            ),
             hardware=_hardware(),
         )
+
+    def _passed(self) -> set[tuple[Operator, str]]:
+        assert self.cache is not None
+        everything = {(operator, scheme) for operator in Operator for scheme in SCHEMES}
+        record = self.cache / "kernels" / self.isa.name / generator_key() / PROBE_FILE
+        known = {"hardware": _hardware(), "passed": sorted(f"{o} {s}" for o, s in everything)}
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(record.read_text()) == known:
+                return everything
+        passed = set()
+        for operator, scheme in sorted(everything):
+            request = {"operator": operator, "scheme": scheme, "isa": self.isa.name}
+            # A kernel that crashes takes its child along; the next request gets a new one.
+            with contextlib.suppress(CompilerError, ChildBug):
+                self._compiler.request("probe", request, PROBE_TIMEOUT)
+                passed.add((operator, scheme))
+        if passed == everything:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(record, json.dumps(known))
+        return passed
 
     def build(
         self,

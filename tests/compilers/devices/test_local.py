@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -19,6 +21,53 @@ def test_the_probe_declares_what_executes(device):
     assert found.schemes == {"fp32", "w8a8"}
     assert (found.threads, found.batch) == (1, 1)
     assert found.hardware
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", host_isas())
+def test_a_second_probe_knows_the_answer(cache, isa):
+    with LocalCpu(DeviceConfig(name="cpu", isa=isa), cache) as device:
+        first = device.probe()
+    assert first.operators == frozenset(Operator)
+    assert first.schemes == {"fp32", "w8a8"}
+    with LocalCpu(DeviceConfig(name="cpu", isa=isa), cache) as device:
+        start = time.perf_counter()
+        assert device.probe() == first
+        assert time.perf_counter() - start < 0.2
+
+
+BROKEN = """
+import sys
+if "compilers.worker" in " ".join(sys.orig_argv):
+    from compilers.kernels import Depthwise, SqueezeExcite
+    def {name}(self, isa, params, original={kernel}.constants):
+        weight, start, *rest = original(self, isa, params)
+        if self.input_dtype == "{dtype}":
+            {action}
+        return weight, start, *rest
+    {kernel}.constants = {name}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "action", "missing"),
+    [
+        ("Depthwise", "uint8", "start = start + 1", "w8a8"),
+        ("Depthwise", "uint8", "import os; os.abort()", "w8a8"),
+        ("SqueezeExcite", "float32", "weight = weight * 2", Operator.SQUEEZE_EXCITE),
+        ("SqueezeExcite", "float32", "raise RuntimeError('no')", Operator.SQUEEZE_EXCITE),
+    ],
+)
+def test_what_is_broken_is_not_declared(tmp_path, monkeypatch, kernel, dtype, action, missing):
+    code = BROKEN.format(name="broken", kernel=kernel, dtype=dtype, action=action)
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with LocalCpu(DeviceConfig(name="cpu"), tmp_path / "cache") as device:
+        found = device.probe()
+    assert found.operators == frozenset(Operator) - {missing}
+    assert found.schemes == {"fp32", "w8a8"} - {missing}
+    assert not list((tmp_path / "cache").rglob("probe.json")), "a failure is asked again"
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 2}, {"batch": 4}, {"threads": 0}])

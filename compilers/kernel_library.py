@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 _HERE = Path(__file__).parent
-_SOURCES = ("kernel_library.py", "probe.py", "targets.py", "intrinsics.py", "kernels/*.py")
+_SOURCES = ("kernel_library.py", "targets.py", "intrinsics.py", "kernels/*.py")
 
 
 _TEMPORARY = ".compile-"

@@ -28,7 +28,7 @@ from compilers.kernel_library import generator_key
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import resolve_isa
 from spaces.capabilities import DeviceCapabilities
-from spaces.files import atomic_directory, atomic_write_text
+from spaces.files import atomic_directory, atomic_write_text, sha256_file
 from spaces.layer_spec import LayerSpec, Operator
 
 if TYPE_CHECKING:
@@ -97,7 +97,11 @@ class LocalCpu(Device):
         assert self.cache is not None
         everything = {(operator, scheme) for operator in Operator for scheme in SCHEMES}
         record = self.cache / "kernels" / self.isa.name / generator_key() / PROBE_FILE
-        known = {"hardware": _hardware(), "passed": sorted(f"{o} {s}" for o, s in everything)}
+        known = {
+            "hardware": _hardware(),
+            "probe": sha256_file(Path(__file__).parents[1] / "probe.py"),
+            "passed": sorted(f"{o} {s}" for o, s in everything),
+        }
         with contextlib.suppress(OSError, ValueError):
             if json.loads(record.read_text()) == known:
                 return everything

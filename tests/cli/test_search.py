@@ -78,7 +78,7 @@ def test_unknown_devices_of_a_job(netcarve, finished_job):
         ({"objectives": [{"name": "speed", "unit": "ms"}]}, "unknown metric 'speed'"),
         ({"space": "mobilenet"}, f"unknown space 'mobilenet'. Did you mean '{BASE}'?"),
         ({"devices": ["nowhere"]}, "unknown device 'nowhere'"),
-        ({"devices": [{"name": "x", "isa": "sse"}]}, "'avx2'"),
+        ({"devices": [{"name": "x", "isa": "sse"}]}, "avx2"),
         ({"devices": [{"name": "x", "kind": "gpu"}]}, "unknown device 'gpu'. Known: local_cpu"),
         ({"choices": {"resolution": [7]}}, "resolution = 7 is not allowed; allowed: 20, 24, 28"),
         (

@@ -217,7 +217,7 @@ def test_unusable_data_is_refused(workspace, tiny_job, tmp_path):
     one_class = _own_data(tmp_path, np.zeros(50, np.int64))
     with pytest.raises(NetcarveError, match="class"):
         _run(workspace, tiny_job, name="bad", **one_class)
-    three = _own_data(tmp_path, np.arange(90) % 3)
+    three = _own_data(tmp_path, np.arange(600) % 3)
     with pytest.raises(NetcarveError, match=r"\(1, 3\); space mobilenetv3_digits has \(1, 10\)"):
         _run(workspace, tiny_job, name="bad", **three)
 
@@ -226,8 +226,8 @@ def test_changed_data_is_not_mixed_with_the_old(workspace, tiny_job, tmp_path):
     def write(seed: int) -> dict:
         rng = np.random.default_rng(seed)
         path = tmp_path / "own.npz"
-        images = rng.random((400, 8, 8), dtype=np.float32)
-        np.savez(path, images=images, labels=np.arange(400) % 10)
+        images = rng.random((600, 8, 8), dtype=np.float32)
+        np.savez(path, images=images, labels=np.arange(600) % 10)
         return {"data": {"name": "npz", "path": str(path)}}
 
     settings = parse_job(tiny_job | {"name": "own"} | write(0))
@@ -239,13 +239,22 @@ def test_changed_data_is_not_mixed_with_the_old(workspace, tiny_job, tmp_path):
         resume_job(job.id, workspace.store, workspace.artifacts, workspace.home, silent)
 
 
-def test_when_everything_fails_the_job_fails_and_can_be_resumed(workspace, tiny_job, monkeypatch):
+def test_when_everything_fails_the_job_fails_and_can_be_resumed(workspace, tiny_job):
     settings = parse_job(tiny_job | {"name": "broken", "seed": 1})
-    with monkeypatch.context() as patch:
-        # No linker on the PATH: every build fails.
-        patch.setenv("PATH", "/nonexistent")
-        with pytest.raises(SearchError, match=r"every build for cpu-avx2 failed.*linker"):
-            run_job(settings, workspace.store, workspace.artifacts, workspace.home, silent)
-    job = next(job for job in workspace.store.jobs.jobs() if job.name == "broken")
+    job, _ = workspace.store.jobs.record_job(
+        "broken", _resolve(settings, workspace.store), settings.search_space().key, 1
+    )
+    # A file where the folder of the builds should be: none can be written.
+    obstacle = workspace.home / "jobs" / job.id / "builds"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    places = (workspace.store, workspace.artifacts, workspace.home, silent)
+    with pytest.raises(SearchError, match=rf"every build for {DEVICE} failed \(8\)"):
+        resume_job(job.id, *places)
     assert workspace.store.jobs.state(job.id).value == "failed"
-    assert "linker" in job_report(workspace.store, job.id).to_markdown()
+    assert "NotADirectoryError" in job_report(workspace.store, job.id).to_markdown()
+    assert not device_results(workspace.store, job, DEVICE).verified
+    obstacle.unlink()
+    resume_job(job.id, *places)
+    assert workspace.store.jobs.state(job.id).value == "done"
+    assert device_results(workspace.store, job, DEVICE).front

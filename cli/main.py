@@ -5,8 +5,6 @@ Nothing heavy is imported before a command needs it: `--help` and tab completion
 
 from __future__ import annotations
 
-import os
-
 import typer
 
 from cli.bundle import bundle
@@ -43,8 +41,4 @@ def netcarve(version: VersionOption = False) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # OpenMP reads it when PyTorch loads. Threads that spin at a barrier take the processor from
-    # those that still have work: on a machine that others use too, training takes several times
-    # as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="netcarve")

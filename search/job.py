@@ -5,7 +5,6 @@ Each folder owns the model of its section; this one composes them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -83,16 +82,14 @@ class Resources(ExecutionConfig):
 
     Attributes:
         retries: How often an evaluation whose worker died is run again.
+        training_threads: Threads of the training. On small images more threads lose in
+            synchronisation what they gain, and much more on a machine that others use too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     retries: Annotated[int, Field(ge=0)] = 2
-
-    @property
-    def cores(self) -> int:
-        """Threads of the training on this host."""
-        return self.num_cpus or len(os.sched_getaffinity(0))
+    training_threads: Count = 1
 
 
 class ExportSettings(_Section):

@@ -55,7 +55,7 @@ def _train(session: JobSession) -> None:
     import torch
 
     folder = session.supernet_folder
-    torch.set_num_threads(session.settings.resources.cores)
+    torch.set_num_threads(session.settings.resources.training_threads)
     train_supernet(
         session.space,
         session.settings.supernet,

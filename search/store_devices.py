@@ -20,30 +20,6 @@ class DeviceRecords:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def record_device(
-        self,
-        name: str,
-        config: Mapping[str, Any],
-        capabilities: Mapping[str, Any],
-        *,
-        replace: bool = False,
-    ) -> bool:
-        """Store a device; whether it was new. `replace` overwrites an existing one.
-
-        Raises:
-            RecordConflictError: the name is taken by a device of another configuration.
-        """
-        values = {"config": dict(config), "capabilities": dict(capabilities)}
-        with self._sessions.writing() as session:
-            if insert_once(session, DeviceRow, {"name": name, "created": now(), **values}):
-                return True
-            row = session.get_one(DeviceRow, name)
-            if replace:
-                row.config, row.capabilities = values["config"], values["capabilities"]
-            elif row.config != values["config"]:
-                raise _conflict(row)
-            return False
-
     def record_devices(
         self,
         devices: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],

@@ -18,7 +18,7 @@ def float_device(netcarve, home):
     with open_store(home) as store:
         found = show_device(store, "edge")
         capabilities = replace(found.capabilities, schemes=frozenset({"fp32"}))
-        store.devices.record_device("edge", found.config, capabilities.to_json(), replace=True)
+        store.devices.record_devices({"edge": (found.config, capabilities.to_json())}, replace=True)
     return "edge"
 
 

@@ -38,7 +38,7 @@ def float_device(store):
     """A device whose probe found float32 only."""
     found = add_device(store, {"name": "edge"})
     capabilities = replace(found.capabilities, schemes=frozenset({"fp32"}))
-    store.devices.record_device("edge", found.config, capabilities.to_json(), replace=True)
+    store.devices.record_devices({"edge": (found.config, capabilities.to_json())}, replace=True)
     return "edge"
 
 

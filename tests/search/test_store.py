@@ -38,7 +38,7 @@ def store(empty_database: str) -> Iterator[Store]:
 
 @pytest.fixture
 def job(store: Store) -> str:
-    store.devices.record_device("cpu", {"isa": "avx2"}, {"schemes": ["fp32", "w8a8"]})
+    store.devices.record_devices({"cpu": ({"isa": "avx2"}, {"schemes": ["fp32", "w8a8"]})})
     return store.jobs.record_job("Digits demo!", {"epochs": 3}, "space0", 7)[0].id
 
 
@@ -84,7 +84,7 @@ def test_each_result_is_recorded_once_and_the_first_stays(store: Store, job: str
             job, "key1", CONFIG, device, purpose, clock="monotonic", **figures
         )
 
-    store.devices.record_device("gpu", {}, {})
+    store.devices.record_devices({"gpu": ({}, {})})
     assert measure("cpu", Purpose.VERIFY, 1.0)
     assert not measure("cpu", Purpose.VERIFY, 2.0)
     assert measure("cpu", Purpose.FINAL, 3.0)
@@ -146,12 +146,12 @@ def test_a_failed_block_writes_nothing(store: Store, job: str) -> None:
 
 def test_devices_and_their_spaces(store: Store) -> None:
     devices = store.devices
-    assert devices.record_device("cpu", {"isa": "avx2"}, {"threads": 1})
-    assert not devices.record_device("cpu", {"isa": "avx2"}, {"threads": 2})
+    devices.record_devices({"cpu": ({"isa": "avx2"}, {"threads": 1})})
+    devices.record_devices({"cpu": ({"isa": "avx2"}, {"threads": 2})})
     assert devices.device("cpu").capabilities == {"threads": 1}
     with pytest.raises(RecordConflictError, match="another configuration"):
-        devices.record_device("cpu", {"isa": "avx512"}, {})
-    assert not devices.record_device("cpu", {"isa": "avx512"}, {"threads": 4}, replace=True)
+        devices.record_devices({"cpu": ({"isa": "avx512"}, {})})
+    devices.record_devices({"cpu": ({"isa": "avx512"}, {"threads": 4})}, replace=True)
     assert devices.device("cpu").config == {"isa": "avx512"}
     assert devices.device("cpu").capabilities == {"threads": 4}
     with pytest.raises(UnknownNameError, match=r"Did you mean 'cpu'.*Known: cpu"):
@@ -405,7 +405,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
 
 def test_a_store_in_memory_works(tmp_path: Path) -> None:
     with Store("sqlite://") as store:
-        assert store.devices.record_device("cpu", {}, {})
+        store.devices.record_devices({"cpu": ({}, {})})
         assert [row.name for row in store.devices.devices()] == ["cpu"]
 
 
@@ -418,8 +418,8 @@ def test_a_lock_held_too_long_is_a_typed_error(
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="database is locked"):
-            store.devices.record_device("cpu", {}, {})
+            store.devices.record_devices({"cpu": ({}, {})})
         assert store.devices.devices() == [], "readers are not kept waiting by a writer"
         other.rollback()
         other.close()
-        assert store.devices.record_device("cpu", {}, {})
+        store.devices.record_devices({"cpu": ({}, {})})

@@ -10,10 +10,11 @@ import numpy as np
 from compilers.built import Build
 from compilers.bundle import BundleInfo, write_bundle
 from compilers.errors import CompilerError
+from compilers.runtime import MANIFEST, BundleRuntimeError, check_hashes, read_manifest
 from search.artifacts import ArtifactStore
 from search.errors import SearchError, VerificationError
 from search.job import ExportSettings
-from search.models import JobRow
+from search.models import BundleRow, JobRow
 from search.progress import Progress, silent
 from search.results import DeviceResults, Verified, device_results, job_devices
 from search.session import JobSession
@@ -21,8 +22,6 @@ from search.store import Store
 from spaces import UnknownNameError
 from spaces.files import sha256_file
 from supernet import DataSplits, resize
-
-MANIFEST = "manifest.json"
 
 
 def export_front(
@@ -50,11 +49,13 @@ def export_front(
         progress: Told about every bundle.
 
     Returns:
-        The bundles' folders.
+        The folders of this job's bundles, written or found whole and up to date; a member whose
+        bundle cannot be written is left out.
 
     Raises:
         UnknownNameError: No such job, device or verified config.
         SearchError: Nothing has been verified yet.
+        VerificationError: Not one bundle could be written.
     """
     job = store.jobs.job(job_id)
     names = job_devices(job)
@@ -71,27 +72,34 @@ def export_front(
     if not any(chosen.values()):
         raise SearchError(f"job {job_id} has no verified subnet to export yet; run or resume it")
     target = Path(folder).absolute()
-    places = {(n, v.config.key): target / n / v.config.key for n, vs in chosen.items() for v in vs}
-    known = {
-        (row.device, row.config_key): row.manifest_sha256
-        for row in store.results.bundles(job_id)
-        if row.path == str(places.get((row.device, row.config_key)))
-    }
+    wanted = {(name, v.config.key): v for name, vs in chosen.items() for v in vs}
+    places = {(name, key): target / name / key for name, key in wanted}
+    rows = {(row.device, row.config_key): row for row in store.results.bundles(job_id)}
+    good = {k for k, v in wanted.items() if k in rows and _unchanged(places[k], rows[k], v)}
     missing = {
-        name: [v for v in members if not _unchanged(places[name, v.config.key], known)]
+        name: [v for v in members if (name, v.config.key) not in good]
         for name, members in chosen.items()
     }
     if any(missing.values()):
         session = JobSession(store, artifacts, job, home, progress)
         with session, store.jobs.phase(job_id, "export"):
-            _write_all(session, job, missing, target)
-    return [place for place in places.values() if (place / MANIFEST).exists()]
+            written, failures = _write_all(session, job, missing, target)
+        good |= written
+        if not good:
+            raise VerificationError(f"no bundle could be written; the first: {failures[0]}")
+    return [place for key, place in places.items() if key in good]
 
 
-def _unchanged(place: Path, known: Mapping[tuple[str, str], str]) -> bool:
-    """Whether the bundle that the store knows lies there with the same manifest."""
-    manifest, recorded = place / MANIFEST, known.get((place.parent.name, place.name))
-    return recorded is not None and manifest.exists() and sha256_file(manifest) == recorded
+def _unchanged(place: Path, row: BundleRow, member: Verified) -> bool:
+    """Whether the bundle that this job recorded lies there whole, with the latency that the
+    results give."""
+    if row.path != str(place) or row.metrics.get("measurement") != member.measurement_id:
+        return False
+    try:
+        check_hashes(place, read_manifest(place))
+    except BundleRuntimeError:
+        return False
+    return sha256_file(place / MANIFEST) == row.manifest_sha256
 
 
 def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> list[Verified]:
@@ -109,13 +117,17 @@ def _front_keys(store: Store, job: JobRow, devices: Iterable[str]) -> list[str]:
 
 def _write_all(
     session: JobSession, job: JobRow, chosen: Mapping[str, list[Verified]], folder: Path
-) -> None:
+) -> tuple[set[tuple[str, str]], list[str]]:
     """Write a bundle of every chosen subnet.
 
+    Returns:
+        (device, config key) of every bundle that was written, and why each other one was not.
+
     Raises:
-        VerificationError: Every one was refused.
+        VerificationError: Nothing at all could be built for a device.
     """
     total, done = sum(map(len, chosen.values())), 0
+    written: set[tuple[str, str]] = set()
     failures: list[str] = []
     session.progress("export: bundles", 0, total)
     for name, members in chosen.items():
@@ -127,15 +139,17 @@ def _write_all(
                     # Not while another job measures on this host.
                     with session.lock.shared(f"export of {job.id}", on_wait=session.waiting):
                         _write(session, job, name, member, builds[key], folder / name / key)
+                    written.add((name, key))
                 except CompilerError as error:
                     # One bundle that is refused must not cost the others.
                     data = {"config_key": key, "error": type(error).__name__, "message": str(error)}
                     session.store.jobs.record_event(job.id, "failure", "export", data=data)
                     failures.append(f"{key}: {error}")
+            else:
+                failures.append(f"{key}: it cannot be built for {name}")
             done += 1
             session.progress("export: bundles", done, total)
-    if failures and len(failures) == total:
-        raise VerificationError(f"no bundle could be written; the first: {failures[0]}")
+    return written, failures
 
 
 def _write(
@@ -165,7 +179,7 @@ def _write(
         member.config.key,
         path=str(path),
         manifest_sha256=sha256_file(path / MANIFEST),
-        metrics={"report_accuracy": accuracy},
+        metrics={"report_accuracy": accuracy, "measurement": member.measurement_id},
     )
 
 

@@ -47,6 +47,8 @@ class Verified:
         predicted_ms, predicted_ms_std: Latency as predicted *before* it was measured; of a
             reference config, from the other reference configs.
         predicted_accuracy, predicted_accuracy_std: Likewise.
+        purpose: Why this measurement was made.
+        measured_at: When it was stored, seconds since the epoch.
     """
 
     config: Config
@@ -59,6 +61,13 @@ class Verified:
     predicted_ms_std: float | None = None
     predicted_accuracy: float | None = None
     predicted_accuracy_std: float | None = None
+    purpose: Purpose = Purpose.VERIFY
+    measured_at: float = 0.0
+
+    @property
+    def measurement_id(self) -> dict[str, Any]:
+        """What tells this measurement from the config's others on the device, JSON-ready."""
+        return {"purpose": self.purpose.value, "created": self.measured_at}
 
     @property
     def measured_ms(self) -> float:
@@ -281,6 +290,8 @@ def device_results(
                 loss=evaluation.loss,
                 costs=Cost(**evaluation.costs),
                 measurement=Measurement.from_json(last.extra["measurement"]),
+                purpose=Purpose(last.purpose),
+                measured_at=last.created,
                 **{name: {**held_out.get(key, {}), **row.extra}.get(name) for name in _PREDICTIONS},
             )
         )
@@ -326,8 +337,7 @@ def front(store: Store, job_id: str, device: str) -> list[FrontMember]:
     """The front of one device of a job, fastest first.
 
     Raises:
-        UnknownRecordError: No such job.
-        UnknownNameError: The job has no such device.
+        UnknownNameError: No such job, or the job has no such device.
     """
     job = store.jobs.job(job_id)
     if device not in job_devices(job):

@@ -12,7 +12,6 @@ from predictors.base import (
 from predictors.errors import (
     InvalidTargetError,
     NotFittedError,
-    PredictorFileError,
     TooFewSamplesError,
 )
 from predictors.features import cost_features
@@ -28,7 +27,6 @@ __all__ = [
     "LatencyPredictor",
     "NotFittedError",
     "Predictor",
-    "PredictorFileError",
     "RidgeLatencyPredictor",
     "TooFewSamplesError",
     "cost_features",

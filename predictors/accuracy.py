@@ -150,27 +150,6 @@ class AccuracyPredictor(Predictor):
         std = (error + _ERROR_OFFSET) * self._scale * np.sqrt(variance)
         return 1.0 - error, np.maximum(std, _LEAST_STD)
 
-    def _state(self) -> dict[str, FloatArray]:
-        return {
-            "centre": self._centre,
-            "spread": self._spread,
-            "code_centre": self._code_centre,
-            "codes": self._inputs.codes,
-            "quantities": self._inputs.quantities,
-            "theta": self._theta,
-            "factor": self._factor,
-            "weights": self._weights,
-            "scalars": np.array([self._mean, self._scale]),
-        }
-
-    def _restore(self, arrays: dict[str, FloatArray]) -> None:
-        self._centre, self._spread = arrays["centre"], arrays["spread"]
-        self._code_centre = arrays["code_centre"]
-        self._inputs = _Inputs(arrays["quantities"], arrays["codes"])
-        self._theta, self._factor = arrays["theta"], arrays["factor"]
-        self._weights = arrays["weights"]
-        self._mean, self._scale = map(float, arrays["scalars"])
-
 
 def _kernels(theta: FloatArray, products: _Products) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The three summands (n, m) of the covariance of two sets of inputs."""

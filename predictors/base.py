@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors.errors import InvalidTargetError, NotFittedError, TooFewSamplesError
-from predictors.storage import load_arrays, save_arrays
 from spaces.population import hashes
 from spaces.registry import Registry
 from spaces.space import Population, SearchSpace
@@ -25,11 +23,11 @@ class Predictor(ABC):
     The search loop, in one process and one thread, makes a predictor for a space, calls `fit` with
     *all* verified samples so far whenever new ones have arrived (once a generation; a fit starts
     from nothing and is a pure function of its arguments), then `predict` hundreds of times on whole
-    populations from the inner evolution. `save` is called after the last fit and `load` by reports.
-    `predict` never changes the predictor.
+    populations from the inner evolution. `predict` never changes the predictor. Nothing of it is
+    stored: a resumed job fits it again.
 
-    Implementations set `name`, `min_samples` and the three hooks `_fit`, `_predict` and `_state` /
-    `_restore`; validation lives here so that every predictor refuses the same input.
+    Implementations set `name`, `metric`, `min_samples` and the hooks `_fit` and `_predict`;
+    validation lives here so that every predictor refuses the same input.
 
     Args:
         space: The space whose populations it reads.
@@ -41,12 +39,7 @@ class Predictor(ABC):
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._samples = 0
-
-    @property
-    def samples(self) -> int:
-        """Number of samples of the last fit, 0 before it."""
-        return self._samples
+        self._fitted = False
 
     def fit(self, population: Population, target: NDArray[np.floating]) -> Self:
         """Learn from measured subnets, forgetting any earlier fit.
@@ -77,7 +70,7 @@ class Predictor(ABC):
             )
         self._check(values)
         self._fit(population, values)
-        self._samples = len(values)
+        self._fitted = True
         return self
 
     def predict(self, population: Population) -> Prediction:
@@ -92,35 +85,11 @@ class Predictor(ABC):
         Raises:
             NotFittedError: `fit` has not been called.
         """
-        if not self._samples:
+        if not self._fitted:
             raise NotFittedError(f"{self.name} was asked to predict before it was fitted")
         if not len(population):
             return np.zeros(0), np.zeros(0)
         return self._predict(population)
-
-    def save(self, folder: str | Path) -> None:
-        """Write JSON and safetensors into `folder`, atomically.
-
-        Raises:
-            NotFittedError: `fit` has not been called.
-        """
-        if not self._samples:
-            raise NotFittedError(f"{self.name} was to be saved before it was fitted")
-        header = {"name": self.name, "space": self.space.key, "samples": self._samples}
-        save_arrays(folder, header, self._state())
-
-    @classmethod
-    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
-        """The predictor that `save` wrote; it predicts the same values bit for bit.
-
-        Raises:
-            PredictorFileError: Missing, damaged, of another kind or of another space.
-        """
-        header, arrays = load_arrays(folder, cls.name, space.key)
-        predictor = cls(space)
-        predictor._restore(arrays)
-        predictor._samples = int(header["samples"])
-        return predictor
 
     def _check(self, target: FloatArray) -> None:  # noqa: B027
         """Raise InvalidTargetError for finite values that the metric cannot take."""
@@ -132,14 +101,6 @@ class Predictor(ABC):
     @abstractmethod
     def _predict(self, population: Population) -> Prediction:
         """Predict a non-empty population after a fit."""
-
-    @abstractmethod
-    def _state(self) -> dict[str, FloatArray]:
-        """Everything that `_predict` needs, as float64 arrays."""
-
-    @abstractmethod
-    def _restore(self, arrays: dict[str, FloatArray]) -> None:
-        """Take over what `_state` returned."""
 
 
 class LatencyPredictor(Predictor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.errors import CorruptFileError, NetcarveError
+from spaces.errors import NetcarveError
 
 
 class TooFewSamplesError(NetcarveError):
@@ -14,8 +14,4 @@ class InvalidTargetError(NetcarveError):
 
 
 class NotFittedError(NetcarveError):
-    """A predictor was asked to predict or to be saved before it was fitted."""
-
-
-class PredictorFileError(CorruptFileError):
-    """A stored predictor is missing, damaged, of another space or of another kind."""
+    """A predictor was asked to predict before it was fitted."""

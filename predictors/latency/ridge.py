@@ -162,17 +162,6 @@ class RidgeLatencyPredictor(LatencyPredictor):
         leverage = ((parts @ self._covariance) * parts).sum(axis=1) / mean**2
         return mean, mean * self._noise * np.sqrt(1.0 + np.maximum(leverage, 0.0))
 
-    def _state(self) -> dict[str, FloatArray]:
-        return {
-            "rates": self._rates,
-            "covariance": self._covariance,
-            "scalars": np.array([self._unit, self._noise]),
-        }
-
-    def _restore(self, arrays: dict[str, FloatArray]) -> None:
-        self._rates, self._covariance = arrays["rates"], arrays["covariance"]
-        self._unit, self._noise = map(float, arrays["scalars"])
-
 
 def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _Samples:
     return _Samples(parts / latency[:, None], np.log(target / latency))

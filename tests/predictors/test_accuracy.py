@@ -113,11 +113,3 @@ def test_bad_targets_are_typed_errors(space):
         AccuracyPredictor(space).fit(population, np.full(12, np.nan))
     with pytest.raises(TooFewSamplesError, match="at least 8"):
         AccuracyPredictor(space).fit(population[:7], np.full(7, 0.9))
-
-
-def test_saved_and_loaded_predicts_the_same(space, truth, tmp_path):
-    predictor, held_out = fitted(space, truth(0), 20, 0)
-    predictor.save(tmp_path / "accuracy")
-    loaded = AccuracyPredictor.load(tmp_path / "accuracy", space)
-    for a, b in zip(loaded.predict(held_out), predictor.predict(held_out), strict=True):
-        assert np.array_equal(a, b)

@@ -12,7 +12,6 @@ from predictors import (
     scores,
 )
 from predictors.features import totals
-from spaces import CorruptFileError, get_space
 from spaces.population import sample
 
 
@@ -128,22 +127,7 @@ def test_bad_measurements_are_typed_errors(space, device, change, error, message
         RidgeLatencyPredictor(space).fit(*change(chosen, ms))
 
 
-def test_saved_and_loaded_predicts_the_same(space, device, tmp_path):
-    chosen, ms, held_out, _ = measured(space, device, 0)
-    predictor = RidgeLatencyPredictor(space)
-    with pytest.raises(NotFittedError):
-        predictor.predict(held_out)
-    with pytest.raises(NotFittedError):
-        predictor.save(tmp_path / "latency")
-    predictor.fit(chosen, ms).save(tmp_path / "latency")
-    loaded = RidgeLatencyPredictor.load(tmp_path / "latency", space)
-    for a, b in zip(loaded.predict(held_out), predictor.predict(held_out), strict=True):
-        assert np.array_equal(a, b)
-    other = space.restrict(choices={"resolution": (20,)})
-    with pytest.raises(CorruptFileError, match="space is"):
-        RidgeLatencyPredictor.load(tmp_path / "latency", other)
-    assert RidgeLatencyPredictor.load(tmp_path / "latency", get_space(space.name)).samples == 10
-    data = tmp_path / "latency" / "predictor.safetensors"
-    data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(CorruptFileError, match="sha256"):
-        RidgeLatencyPredictor.load(tmp_path / "latency", space)
+def test_a_prediction_needs_a_fit(space, device):
+    _, _, held_out, _ = measured(space, device, 0)
+    with pytest.raises(NotFittedError, match="ridge was asked to predict before"):
+        RidgeLatencyPredictor(space).predict(held_out)

@@ -7,8 +7,10 @@ mend. 130: interrupted.
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -23,6 +25,25 @@ _USER_ERRORS = (("spaces.errors", "NetcarveError"), ("compilers.runtime", "Bundl
 # What a disk or a path given by the user can cause; a missing file (ENOENT) is rather a bug.
 _DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _PATH = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+# Run again, these go on where they were stopped.
+_CONTINUED = {("search", "run"), ("search", "resume"), ("search", "export")}
+# Passwords of URLs such as postgresql://USER:PASSWORD@HOST/NAME?password=PASSWORD.
+_PASSWORD = re.compile(r"(?<=://)([^:/@]*):.+@|(?<=[?&]password=)[^&]+")
+
+
+def interrupted_message(arguments: Sequence[str]) -> str:
+    """What to tell the user of an interrupted command; passwords in its arguments are hidden."""
+    if tuple(arguments[:2]) not in _CONTINUED:
+        return "Interrupted."
+    shown = [_PASSWORD.sub(_hidden, argument) for argument in arguments]
+    command = shlex.join(["netcarve", *shown])
+    return f"Interrupted. Everything finished is kept; to continue: {command}"
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return "***" if match[1] is None else f"{match[1]}:***@"
 
 
 def user_message(error: BaseException) -> str | None:
@@ -52,10 +73,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            command = shlex.join(["netcarve", *ctx.meta["cli.arguments"]])
-            typer.echo(
-                f"\nInterrupted. Everything finished is kept; to continue: {command}", err=True
-            )
+            typer.echo("\n" + interrupted_message(ctx.meta["cli.arguments"]), err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             message = user_message(error)

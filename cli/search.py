@@ -156,7 +156,7 @@ def export(
         typer.Option(
             "--config",
             metavar="KEY",
-            help="Only this member of the front; may be given several times.",
+            help="Only this verified config, on the front or not; may be given several times.",
         ),
     ] = None,
     output: OutputOption = None,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,11 +44,40 @@ def test_a_full_disk_is_no_bug_but_a_missing_file_is(netcarve, monkeypatch):
     assert isinstance(netcarve("device", "list").exception, FileNotFoundError)
 
 
-def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home):
-    monkeypatch.setattr("search.devices.list_devices", _raise(KeyboardInterrupt()))
-    done = netcarve("device", "list", "--home", f"{home}/with space")
+@pytest.mark.parametrize(
+    "command", [["search", "run", "job.yaml"], ["search", "resume", "j"], ["search", "export", "j"]]
+)
+def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home, command):
+    monkeypatch.setattr("search.job.load_job", _raise(KeyboardInterrupt()))
+    monkeypatch.setattr("search.workspace.open_workspace", _raise(KeyboardInterrupt()))
+    done = netcarve(*command, "--home", f"{home}/with space")
     assert (done.exit_code, done.stdout) == (130, "")
-    assert f"to continue: netcarve device list --home '{home}/with space'" in done.stderr
+    assert f"to continue: netcarve {' '.join(command)} --home '{home}/with space'" in done.stderr
+
+
+def test_what_is_not_continued_is_not_said_to_be(netcarve, monkeypatch):
+    monkeypatch.setattr("search.devices.list_devices", _raise(KeyboardInterrupt()))
+    done = netcarve("device", "list")
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "\nInterrupted.\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:s3cret@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:s3c/r@et@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+        ("postgresql://host/db?password=s3cret&a=1", "postgresql://host/db?password=***&a=1"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+    ],
+)
+def test_an_interrupt_shows_no_password(netcarve, monkeypatch, url, shown):
+    monkeypatch.setattr("search.workspace.open_workspace", _raise(KeyboardInterrupt()))
+    for options, wanted in ((["--db", url], ["--db", shown]), ([f"--db={url}"], [f"--db={shown}"])):
+        done = netcarve("search", "resume", "j", *options)
+        assert done.stderr.endswith(
+            f"{shlex.join(['netcarve', 'search', 'resume', 'j', *wanted])}\n"
+        )
 
 
 @pytest.mark.parametrize("stage", ["import", "work"])
@@ -69,5 +99,5 @@ def test_control_c_of_the_real_process(home, tmp_path, stage):
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "to continue: netcarve device list" in errors
+    assert "Interrupted." in errors
     assert "Traceback" not in errors

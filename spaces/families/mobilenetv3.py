@@ -3,8 +3,9 @@
 Stem convolution, stages of inverted residual blocks (expand, depthwise, optional
 squeeze-and-excite, project), head convolution, global pooling, classifier. As in once-for-all
 (Cai et al. 2020) resolution, depth, width, expansion and kernel are elastic; here structured
-channel pruning of stages, stem and head, squeeze-and-excite, and the bits of every layer are
-dimensions of the same space.
+channel pruning of stages, stem and head, squeeze-and-excite, and the bits of every convolution but
+the stem and of the classifier are dimensions of the same space. The stem, and the weights of
+squeeze-and-excite, stay float32.
 """
 
 from __future__ import annotations

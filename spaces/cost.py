@@ -38,9 +38,9 @@ class Cost:
 def tensor_layout(spec: LayerSpec) -> TensorLayout:
     """Name -> (dtype, shape) of every tensor that a layer stores.
 
-    A float32 layer stores `weight` and `bias`. An integer layer stores `weight` (int8: every integer
-    precision in `spaces.quant_scheme.PRECISIONS` has 8-bit weights), `bias` (int32, in units of the
-    accumulator) and `scale` (float32 per output channel). A layer that quantises its input stores
+    A float32 layer stores `weight` and `bias`. An integer layer stores `weight` (int8: every
+    integer precision in `spaces.quant_scheme.PRECISIONS` has 8-bit weights), `bias` (int32, in
+    units of the accumulator) and `scale` (float32 per output channel). A layer that quantises its input stores
     `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear layers `reduce`
     and `expand` in float32.
     """

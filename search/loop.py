@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from search.session import RESOURCES, JobSession, supernet_key
 from search.store import Store
 from search.study import DeviceStudy
 from search.supernets import ensure_supernet
+from search.verification import Verifier
 from spaces import Config, DimensionKind, Population, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
 from supernet import load_data
@@ -183,17 +184,19 @@ class _Loop:
             pending = {name: studies[name].pending(p) for name, p in proposals.items()}
         if not any(pending.values()):
             return
-        verifier = self.session.verifier
+        verifier = self._verifier()
         label = f"generation {generation}" if generation else "reference configs"
         with self._phase(phase):
             verifier.evaluate([c for configs in pending.values() for c in configs], label)
             for name, configs in pending.items():
-                self.lease.check()
                 predicted = proposals[name].predicted
                 extra = {
                     c.key: {"generation": generation, **predicted.get(c.key, {})} for c in configs
                 }
                 verifier.measure(name, configs, purpose, label, extra)
+                # In the database: a process that was suspended may not know yet that it lost the
+                # job, and a trial, unlike a result, is not entered once by its key.
+                self.lease.renew()
                 studies[name].enter(proposals[name])
 
     def _references(self, device: str) -> list[Config]:
@@ -245,15 +248,25 @@ class _Loop:
         ]
 
     def _measure_again(self, device: str) -> None:
-        """Measure the front and the precision twins once more, interleaved with each other."""
+        """Measure the front and the precision twins once more, each pair of twins interleaved."""
         last = self.session.settings.search.generations + 1
         results = device_results(self.session.store, self.session.job, device, last)
-        pairs = [v for pair in results.precision_twins() for v in pair]
+        pairs = results.precision_twins()
+        twins = [v for pair in pairs for v in pair]
         # Near misses too: measured anew, one of them may turn out to be on the front.
-        again = {v.config.key: v for v in [*results.front, *results.contenders(2), *pairs]}
-        extra = {key: {"generation": v.generation} for key, v in again.items()}
-        configs = [v.config for v in again.values()]
-        self.session.verifier.measure(device, configs, Purpose.FINAL, "final", extra)
+        again = {v.config.key: v for v in [*results.front, *results.contenders(2), *twins]}
+        self._verifier().measure(
+            device,
+            [v.config for v in again.values()],
+            Purpose.FINAL,
+            "final",
+            {key: {"generation": v.generation} for key, v in again.items()},
+            together=[[v.config for v in pair] for pair in pairs],
+        )
+
+    def _verifier(self) -> Verifier:
+        """The session's verifier, which stops when the lease is lost."""
+        return replace(self.session.verifier, check=self.lease.check)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -24,19 +24,21 @@ CHECK_IMAGES = 8
 
 @dataclass(frozen=True, slots=True)
 class EvaluationTask:
-    """Evaluate one config on the selection split and keep its extracted subnet.
+    """Evaluate one config on a split of the data and keep its extracted subnet.
 
     Attributes:
         supernet: Folder of the trained supernet.
         data: `DataConfig` as JSON.
         config: Dimension -> value.
         subnet: Folder that receives the extracted subnet.
+        split: The split it is evaluated on.
     """
 
     supernet: str
     data: str
     config: dict[str, Any]
     subnet: str
+    split: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,18 @@ class BuildTask:
 
 
 def evaluate_subnet(task: EvaluationTask) -> EvaluationResult:
-    """Recalibrate, extract, evaluate on the selection split, and write the subnet."""
+    """Recalibrate, extract, evaluate on the task's split, and write the subnet.
+
+    Raises:
+        DataError: No such split.
+    """
     from supernet import evaluate_module, prepare, save_subnet
 
     start = time.monotonic()
     supernet, data = _supernet(task.supernet), _data(task.data)
+    chosen = data.split(task.split)
     subnet = prepare(supernet, supernet.space.config(task.config), data)
-    found = evaluate_module(subnet, data.selection.images, data.selection.labels)
+    found = evaluate_module(subnet, chosen.images, chosen.labels)
     with atomic_directory(task.subnet) as folder:
         save_subnet(subnet, folder)
     return EvaluationResult(

@@ -6,7 +6,7 @@ stored the moment it is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from spaces.files import sha256_bytes
 
 # Binaries measured in one interleaved session; a kill loses at most one session.
 SESSION = 8
+# What the search may see; the report split is for the exported binaries alone.
+SPLIT = "selection"
 _STORED = ("median_ms", "p10_ms", "p90_ms", "repeats", "warmup", "clock", "aa_ratio")
 
 
@@ -49,6 +51,8 @@ class Verifier:
         lock: The host's lock.
         progress: Told about every finished item.
         waiting: Told for whom the host lock keeps it waiting.
+        check: Called before anything is measured or stored; raises when this process has lost the
+            job.
     """
 
     job_id: str
@@ -63,6 +67,7 @@ class Verifier:
     lock: HostLock
     progress: Progress
     waiting: OnWait
+    check: Callable[[], None] = lambda: None
 
     def evaluate(self, configs: Sequence[Config], label: str) -> None:
         """Evaluate the accuracy of every config that has no evaluation yet.
@@ -79,6 +84,7 @@ class Verifier:
 
         def store(result: TaskResult[EvaluationTask, EvaluationResult]) -> None:
             nonlocal done
+            self.check()
             config, value = wanted[result.index], result.value
             if value is None:
                 self._failed("evaluate", config, result.failure)
@@ -91,7 +97,7 @@ class Verifier:
                     accuracy=value.accuracy,
                     loss=value.loss,
                     count=value.count,
-                    split="selection",
+                    split=result.item.split,
                     costs={"macs": total.macs, "params": total.params, "bytes": total.bytes},
                     seconds=value.seconds,
                     artifact=self.artifacts.put_folder(self.subnet_folder(config)),
@@ -107,7 +113,7 @@ class Verifier:
             found = self.executor.run_tasks(
                 evaluate_subnet, tasks, retries=retries, on_result=store
             )
-        _refuse_total_failure("evaluation", found, bool(known))
+        _refuse_total_failure("evaluation", _failures(found), len(found), bool(known))
 
     def build(self, device: str, configs: Sequence[Config], label: str) -> dict[str, Build]:
         """Config key -> build, for every evaluated config that can be built for the device.
@@ -135,6 +141,7 @@ class Verifier:
 
         def report(result: TaskResult[BuildTask, float]) -> None:
             nonlocal done
+            self.check()
             done += 1
             if result.failure is not None:
                 self._failed(f"build for {device}", wanted[result.index], result.failure)
@@ -147,7 +154,10 @@ class Verifier:
                 found = self.executor.run_tasks(
                     build_binary, tasks, retries=retries, on_result=report
                 )
-            _refuse_total_failure(f"build for {device}", found, len(tasks) < len(evaluated))
+            worked_before = len(tasks) < len(evaluated)
+            _refuse_total_failure(
+                f"build for {device}", _failures(found), len(found), worked_before
+            )
         builds = ((c.key, self._existing_build(device, c)) for c in evaluated)
         return {key: build for key, build in builds if build is not None}
 
@@ -158,6 +168,7 @@ class Verifier:
         purpose: Purpose,
         label: str,
         extra: Mapping[str, Mapping[str, Any]],
+        together: Sequence[Sequence[Config]] = (),
     ) -> None:
         """Measure every built config that has no measurement for this purpose yet.
 
@@ -167,9 +178,12 @@ class Verifier:
             purpose: Why.
             label: Phase for the progress.
             extra: Config key -> what is stored beside the measurement.
+            together: Groups of `configs` whose latencies are compared with each other: each is
+                measured within one session.
 
         Raises:
-            VerificationError: Nothing at all could be built or measured.
+            VerificationError: Nothing at all could be built or measured, or nothing of a batch
+                too large for that to be an accident.
         """
         known = {
             row.config_key
@@ -180,22 +194,29 @@ class Verifier:
         ready = [c for c in wanted if c.key in builds]
         if ready:
             self.progress(f"{label}: measure on {device}", 0, len(ready))
-        sessions = [ready[i : i + SESSION] for i in range(0, len(ready), SESSION)]
-        done = measured = 0
+        sessions = _sessions(ready, together)
+        failures: list[Failure] = []
+        done = 0
         while sessions:
-            session = sessions.pop(0)
+            groups = sessions.pop(0)
+            session = [config for group in groups for config in group]
             try:
                 purpose_text = f"measurement of {self.job_id} on {device}"
                 with self.lock.exclusive(purpose_text, on_wait=self.waiting):
+                    # Whoever took the job over may have held the lock until here.
+                    self.check()
                     found = self.devices[device].time([builds[c.key] for c in session])
             except CompilerError as error:
                 if len(session) > 1:
                     # One binary that crashes must not cost its neighbours their measurement.
-                    sessions = [[config] for config in session] + sessions
+                    parts = groups if len(groups) > 1 else [[config] for config in session]
+                    sessions = [[part] for part in parts] + sessions
                     continue
-                failure = Failure(type(error).__name__, str(error), "", crashed=True)
-                self._failed(f"measure on {device}", session[0], failure)
+                failures.append(Failure(type(error).__name__, str(error), "", crashed=True))
                 found = []
+            self.check()
+            if not found:
+                self._failed(f"measure on {device}", session[0], failures[-1])
             for config, measurement in zip(session, found, strict=False):
                 values = {name: getattr(measurement, name) for name in _STORED}
                 self.store.results.record_measurement(
@@ -207,13 +228,9 @@ class Verifier:
                     extra={**extra.get(config.key, {}), "measurement": measurement.to_json()},
                     **values,
                 )
-            measured += len(found)
             done += len(session)
             self.progress(f"{label}: measure on {device}", done, len(ready))
-        if ready and not known and not measured:
-            raise VerificationError(
-                f"not one of {len(ready)} binaries could be measured on {device}"
-            )
+        _refuse_total_failure(f"measurement on {device}", failures, len(ready), bool(known))
 
     def subnet_folder(self, config: Config) -> Path:
         """Where the extracted subnet of a config lies."""
@@ -236,6 +253,7 @@ class Verifier:
             data=self.settings.data.model_dump_json(),
             config=config.to_json(),
             subnet=str(self.subnet_folder(config)),
+            split=SPLIT,
         )
 
     def _busy(self, purpose: str) -> AbstractContextManager[None]:
@@ -252,17 +270,48 @@ _SYSTEMATIC = 3
 
 
 def _refuse_total_failure(
-    what: str, outcomes: Sequence[TaskResult[Any, Any]], worked_before: bool
+    what: str, failures: Sequence[Failure], total: int, worked_before: bool
 ) -> None:
-    """Stop when a whole batch fails: the cause is not in the configs, and the job can go on once
-    it is mended."""
-    failures = [o.failure for o in outcomes if o.failure is not None]
-    all_failed = bool(outcomes) and len(failures) == len(outcomes)
-    if all_failed and (not worked_before or len(failures) >= _SYSTEMATIC):
+    """Stop when a whole batch of `total` fails: the cause is not in the configs, and the job can
+    go on once it is mended."""
+    all_failed = total > 0 and len(failures) == total
+    if all_failed and (not worked_before or total >= _SYSTEMATIC):
         first = failures[0]
         raise VerificationError(
-            f"every {what} failed ({len(failures)}); the first: {first.error}: {first.message}"
+            f"every {what} failed ({total}); the first: {first.error}: {first.message}"
         )
+
+
+def _failures(outcomes: Sequence[TaskResult[Any, Any]]) -> list[Failure]:
+    return [o.failure for o in outcomes if o.failure is not None]
+
+
+def _sessions(
+    configs: Sequence[Config], together: Sequence[Sequence[Config]]
+) -> list[list[list[Config]]]:
+    """Sessions of about `SESSION` configs as lists of groups; no group is split.
+
+    Args:
+        configs: Different configs.
+        together: Groups; members that are not in `configs` are left out.
+    """
+    left = dict.fromkeys(configs)
+    groups = []
+    for wanted in [*together, *([config] for config in configs)]:
+        group = [config for config in _distinct(wanted) if config in left]
+        for config in group:
+            del left[config]
+        if group:
+            groups.append(group)
+    sessions: list[list[list[Config]]] = []
+    room = 0
+    for group in groups:
+        if not sessions or len(group) > room:
+            sessions.append([])
+            room = SESSION
+        sessions[-1].append(group)
+        room -= len(group)
+    return sessions
 
 
 def _distinct(configs: Sequence[Config]) -> list[Config]:

@@ -40,9 +40,9 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
 
     A float32 layer stores `weight` and `bias`. An integer layer stores `weight` (int8: every
     integer precision in `spaces.quant_scheme.PRECISIONS` has 8-bit weights), `bias` (int32, in
-    units of the accumulator) and `scale` (float32 per output channel). A layer that quantises its input stores
-    `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear layers `reduce`
-    and `expand` in float32.
+    units of the accumulator) and `scale` (float32 per output channel). A layer that quantises its
+    input stores `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear
+    layers `reduce` and `expand` in float32.
     """
     layout: TensorLayout = {}
     site, out = spec.site, spec.out_channels

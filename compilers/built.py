@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,21 @@ from spaces.layer_spec import LayerSpec
 BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
+
+_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed package, None when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def build_versions() -> dict[str, str | None]:
+    """Package -> version of everything that decides a build, as installed here."""
+    return {name: package_version(name) for name in _PACKAGES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,8 @@ class Build:
         tolerance: Allowed difference of logits, relative to the largest.
         difference: The difference found on the sample input.
         seconds: Duration of lowering, compilation and linking.
+        hardware: Name of the processor on which it was built and checked.
+        versions: Package -> version of what built it.
         compiled: Kernels that no earlier build had compiled.
     """
 
@@ -63,6 +81,8 @@ class Build:
     tolerance: float
     difference: float
     seconds: float
+    hardware: str
+    versions: dict[str, str | None]
     compiled: int = 0
 
     @property

@@ -22,14 +22,20 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import compilers.runtime as bundle_runtime
-from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE, Build, KernelRecord
+from compilers.built import (
+    INPUT_FILE,
+    LIBRARY_FILE,
+    OUTPUT_FILE,
+    Build,
+    KernelRecord,
+    package_version,
+)
 from compilers.check import compare
 from compilers.errors import BundleError, CompilerError
 from compilers.measurement import Measurement
@@ -48,8 +54,6 @@ OUTPUT_TOLERANCE = 1e-4
 """Allowed difference from the bundle's own sample output, relative to its largest logit."""
 
 _LARGEST = Limits(members=64, bytes=1 << 30)
-
-_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def write_bundle(
     Args:
         path: The folder; an existing one is replaced, and with it its archive.
         build: The compiled subnet.
-        device: What it was built for.
+        device: What it was built for, and where `info.measured` is from.
         info: What the search knows about it.
         archive: Whether to write the .tar.gz too.
 
@@ -152,28 +156,22 @@ def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
         "isa": build.isa,
         "cpu_flags": list(build.cpu_flags),
         "device": device.config.model_dump(),
-        "hardware": device.probe().hardware,
+        "hardware": build.hardware,
         "config": dict(info.config),
         "space": info.space,
         "accuracy": info.accuracy,
         "latency": {
             "measured": info.measured.to_json() if info.measured else None,
+            "hardware": device.hardware if info.measured else None,
             "predicted_ms": info.predicted_ms,
             "predicted_std_ms": info.predicted_std_ms,
         },
         "cost": {"macs": total.macs, "params": total.params, "bytes": total.bytes},
         "layers": [spec.to_json() for spec in build.specs],
         "kernels": [asdict(record) for record in build.kernels],
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {**build.versions, "onnx": package_version("onnx")},
         "extra": dict(info.extra or {}),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @contextlib.contextmanager
@@ -226,6 +224,8 @@ def load_bundle(path: str | Path) -> Build:
             tolerance=float(manifest["tolerance"]),
             difference=float(manifest["difference"]),
             seconds=0.0,
+            hardware=str(manifest["hardware"]),
+            versions=dict(manifest["versions"]),
         )
     except KeyError as error:
         raise BundleError(f"{Path(path) / MANIFEST}: corrupt: {error} is missing") from error

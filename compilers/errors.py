@@ -22,7 +22,7 @@ class UnsupportedOperatorError(CompilerError):
 
 
 class BuildError(CompilerError):
-    """A build failed, crashed or ran out of time in its child process."""
+    """A build failed."""
 
 
 class MismatchError(CompilerError):
@@ -33,8 +33,24 @@ class MeasurementError(CompilerError):
     """A binary could not be run or timed."""
 
 
+class ChildTimeoutError(CompilerError):
+    """A child process took longer than it may and was stopped; says nothing about its work."""
+
+
+class ChildCrashError(CompilerError):
+    """A child process ended without an answer.
+
+    Attributes:
+        signal: Number of the signal that ended it; None when it left by itself.
+    """
+
+    def __init__(self, message: str, signal: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class DeviceError(CompilerError):
-    """A device is described wrongly, or this machine cannot be that device."""
+    """A device is described wrongly, could not be probed, or this machine cannot be that device."""
 
 
 class BundleError(CompilerError):

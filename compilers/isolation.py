@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from compilers.errors import CompilerError
+from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
 Role = Literal["compiler", "runtime"]
 _ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ class Worker:
 
     Args:
         role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime.
-        error: Raised, with the child's last words, when a request fails.
+        error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
     """
 
@@ -91,8 +91,9 @@ class Worker:
             timeout: Seconds until the child is killed.
 
         Raises:
-            CompilerError: The class given at construction, or the one that the child reported:
-                a user's error, a crash (with the signal and the end of stderr), or a timeout.
+            CompilerError: The class that the child reported, or the one given at construction.
+            ChildCrashError: The child died; the message has the signal and the end of stderr.
+            ChildTimeoutError: The child was stopped.
             ChildBug: Any other exception in the child.
         """
         with self._lock:
@@ -156,14 +157,16 @@ class Worker:
             while not data.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self._kill()
-                    raise self.error(f"{command} took longer than {timeout:g} s and was stopped")
+                    raise ChildTimeoutError(
+                        f"{command} took longer than {timeout:g} s and was stopped"
+                    )
                 chunk = os.read(pipe.fileno(), 1 << 16)
                 if not chunk:
                     raise self._crashed(command)
                 data += chunk
         return data
 
-    def _crashed(self, command: str) -> CompilerError:
+    def _crashed(self, command: str) -> ChildCrashError:
         assert self._process is not None
         status = self._process.wait()
         how = f"status {status}"
@@ -173,7 +176,9 @@ class Worker:
         tail = self._tail()
         self._kill()
         said = f": {tail}" if tail else ""
-        return self.error(f"{command} crashed its child process ({how}){said}")
+        return ChildCrashError(
+            f"{command} crashed its child process ({how}){said}", -status if status < 0 else None
+        )
 
     def _tail(self) -> str:
         if self._stderr is None:

@@ -21,6 +21,7 @@ _LONGEST = 8000
 # What the machine, not the program, can be blamed for.
 _MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.EIO,
 }  # fmt: skip
 
 Command = Callable[[Mapping[str, Any]], Any]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from compilers.devices import Device, DeviceConfig, make_device
+from compilers.errors import DeviceError
 from search.artifacts import ArtifactStore
 from search.errors import SearchError
 from search.execution import Executor
@@ -17,7 +18,7 @@ from search.progress import Progress
 from search.results import job_space
 from search.store import Store
 from search.verification import Verifier
-from spaces import SearchSpace
+from spaces import DeviceCapabilities, SearchSpace
 from spaces.files import sha256_file
 from supernet import load_data
 
@@ -46,6 +47,7 @@ class JobSession:
     Raises:
         DataError: The data cannot be loaded.
         SearchError: The data is not what the job was started with.
+        DeviceError: When it is entered: this host is not the one that was probed for the job.
     """
 
     def __init__(
@@ -74,14 +76,19 @@ class JobSession:
         self._stack = ExitStack()
 
     def __enter__(self) -> JobSession:
-        executor = self._stack.enter_context(Executor(self.settings.resources))
+        with ExitStack() as stack:
+            devices = {
+                name: stack.enter_context(self._device(name)) for name in self.job.spec["devices"]
+            }
+            executor = stack.enter_context(Executor(self.settings.resources))
+            self._stack = stack.pop_all()
         self.verifier = Verifier(
             job_id=self.job.id,
             settings=self.settings,
             space=self.space,
             supernet=self.supernet_folder,
             folder=self.folder,
-            devices={name: self._device(name) for name in self.job.spec["devices"]},
+            devices=devices,
             store=self.store,
             artifacts=self.artifacts,
             executor=executor,
@@ -105,5 +112,18 @@ class JobSession:
         self.progress(f"waiting for {names}", 0, 0)
 
     def _device(self, name: str) -> Device:
+        """The device, for the instruction set that its probe found: `native` may mean another one
+        where a build runs. Latencies of two processors do not belong in one job."""
+        probed = DeviceCapabilities.from_json(self.job.spec["capabilities"][name])
         config = DeviceConfig.model_validate(self.job.spec["device_configs"][name])
-        return self._stack.enter_context(make_device(config))
+        belongs = (
+            f"device {name!r} of job {self.job.id} is {probed.hardware} with {probed.isa}; "
+            "continue the job there, or start a new one here."
+        )
+        try:
+            device = make_device(config.model_copy(update={"isa": probed.isa}))
+        except DeviceError as error:
+            raise DeviceError(f"{belongs} {error}") from error
+        if device.hardware != probed.hardware:
+            raise DeviceError(f"{belongs} This host is {device.hardware} with {probed.isa}")
+        return device

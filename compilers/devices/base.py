@@ -58,7 +58,7 @@ class Device(ABC):
         cache: Folder of compiled kernels, shared by devices and processes.
 
     Raises:
-        DeviceError: The machine cannot be this device; from the constructor only.
+        DeviceError: The machine cannot be this device.
     """
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
@@ -76,9 +76,19 @@ class Device(ABC):
     ) -> None:
         self.close()
 
+    @property
+    @abstractmethod
+    def hardware(self) -> str:
+        """Name of the processor, as in the capabilities; found out without running anything."""
+
     @abstractmethod
     def probe(self) -> DeviceCapabilities:
-        """What this device executes, found out on the device."""
+        """What this device executes, found out on the device.
+
+        Raises:
+            DeviceError: Something else than the device kept it from being found out, such as a
+                full disk or a machine too busy; to be probed again.
+        """
 
     @abstractmethod
     def build(
@@ -99,7 +109,9 @@ class Device(ABC):
         Raises:
             UnsupportedOperatorError: The subnet holds what no kernel executes.
             MismatchError: The binary's logits differ from the module's.
-            BuildError: The child process failed, crashed or timed out.
+            BuildError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
         """
 
     @abstractmethod
@@ -107,7 +119,9 @@ class Device(ABC):
         """Logits [n, classes] of inputs [n, C, R, R] float32, by the binary, one at a time.
 
         Raises:
-            MeasurementError: The child process failed, crashed or timed out.
+            MeasurementError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
         """
 
     @abstractmethod
@@ -117,7 +131,9 @@ class Device(ABC):
         """Latencies of several builds, measured interleaved in one child process.
 
         Raises:
-            MeasurementError: The child process failed, crashed or timed out.
+            MeasurementError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
         """
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.built import BUILD_FILE, INPUT_FILE, Build
+from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
 from compilers.devices.base import DEVICES, Device, DeviceConfig
 from compilers.errors import (
     BuildError,
+    ChildCrashError,
     CompilerError,
     DeviceError,
+    KernelError,
     MeasurementError,
+    MismatchError,
     TargetError,
 )
 from compilers.isolation import ChildBug, Worker
@@ -39,6 +43,11 @@ PROBE_FILE = "probe.json"
 PROBE_TIMEOUT = 120.0
 BUILD_TIMEOUT = 600.0
 RUN_TIMEOUT = 600.0
+# Crashes that generated code causes; other signals come from outside, such as SIGKILL when memory
+# runs out.
+_FAULTS = {
+    signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP
+}  # fmt: skip
 SAMPLES = 8
 """Inputs of the check after a build when the caller gives none."""
 
@@ -67,11 +76,21 @@ class LocalCpu(Device):
         try:
             self.isa = resolve_isa(config.isa)
         except TargetError as error:
-            raise DeviceError(f"device {config.name}: {error}") from error
+            raise DeviceError(
+                f"device {config.name}: {error} (this CPU: {self.hardware})"
+            ) from error
         cpus = sorted(os.sched_getaffinity(0))
         self._compiler = Worker("compiler", BuildError)
         # The last processor: interrupts and daemons prefer the first.
         self._runtime = Worker("runtime", MeasurementError, cpus=(cpus[-1],))
+
+    @property
+    def hardware(self) -> str:
+        """See `Device.hardware`."""
+        path = Path("/proc/cpuinfo")
+        lines = path.read_text().splitlines() if path.exists() else []
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, "unknown CPU")
 
     def probe(self) -> DeviceCapabilities:
         """See `Device.probe`: small kernels are compiled, run and checked in a child.
@@ -90,7 +109,7 @@ class LocalCpu(Device):
             schemes=frozenset(
                 s for s in SCHEMES if operators and all((o, s) in passed for o in operators)
             ),
-            hardware=_hardware(),
+            hardware=self.hardware,
         )
 
     def _passed(self) -> set[tuple[Operator, str]]:
@@ -98,24 +117,40 @@ class LocalCpu(Device):
         everything = {(operator, scheme) for operator in Operator for scheme in SCHEMES}
         record = self.cache / "kernels" / self.isa.name / generator_key() / PROBE_FILE
         known = {
-            "hardware": _hardware(),
+            "hardware": self.hardware,
             "probe": sha256_file(Path(__file__).parents[1] / "probe.py"),
             "passed": sorted(f"{o} {s}" for o, s in everything),
         }
         with contextlib.suppress(OSError, ValueError):
             if json.loads(record.read_text()) == known:
                 return everything
-        passed = set()
-        for operator, scheme in sorted(everything):
-            request = {"operator": operator, "scheme": scheme, "isa": self.isa.name}
-            # A kernel that crashes takes its child along; the next request gets a new one.
-            with contextlib.suppress(CompilerError, ChildBug):
-                self._compiler.request("probe", request, PROBE_TIMEOUT)
-                passed.add((operator, scheme))
+        passed = {pair for pair in sorted(everything) if self._executes(*pair)}
         if passed == everything:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(record, json.dumps(known))
+            try:
+                record.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_text(record, json.dumps(known))
+            except OSError as error:
+                raise DeviceError(
+                    f"device {self.config.name}: its probe cannot be stored in {record.parent}: "
+                    f"{error}; make room, or set NETCARVE_CACHE to another folder"
+                ) from error
         return passed
+
+    def _executes(self, operator: Operator, scheme: str) -> bool:
+        request = {"operator": operator, "scheme": scheme, "isa": self.isa.name}
+        try:
+            self._compiler.request("probe", request, PROBE_TIMEOUT)
+        except (MismatchError, KernelError, ChildBug):
+            return False
+        except (CompilerError, OSError, MemoryError) as error:
+            # A kernel that crashes takes its child along; the next request gets a new one.
+            if isinstance(error, ChildCrashError) and error.signal in _FAULTS:
+                return False
+            raise DeviceError(
+                f"device {self.config.name}: whether it executes {operator} in {scheme} could not "
+                f"be found out; probe it again. {error}"
+            ) from error
+        return True
 
     def build(
         self,
@@ -141,6 +176,8 @@ class LocalCpu(Device):
             }
             report = self._compiler.request("build", request, BUILD_TIMEOUT)
             report["specs"] = [spec.to_json() for spec in specs]
+            report["hardware"] = self.hardware
+            report["versions"] = build_versions()
             atomic_write_text(folder / BUILD_FILE, json.dumps(report, indent=1))
         return Build.load(out_dir)
 
@@ -182,10 +219,3 @@ class LocalCpu(Device):
         """See `Device.close`."""
         self._compiler.close()
         self._runtime.close()
-
-
-def _hardware() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown CPU")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,22 @@ def test_the_manifest_says_everything(bundle, builds, subnets):
     for name, entry in manifest["files"].items():
         assert entry["sha256"] == sha256_file(bundle / name)
         assert entry["bytes"] == (bundle / name).stat().st_size
+
+
+def test_the_manifest_names_what_built_and_measured(device, builds, tmp_path):
+    build = builds["fp32"]
+    assert build.hardware == device.hardware
+    assert build.versions["apache-tvm"]
+    elsewhere = replace(build, hardware="Other CPU 9000", versions={"apache-tvm": "0.0.1"})
+    manifest = runtime.read_manifest(
+        write_bundle(tmp_path / "b", elsewhere, device, INFO, archive=False)
+    )
+    assert manifest["hardware"] == "Other CPU 9000"
+    assert manifest["versions"]["apache-tvm"] == "0.0.1"
+    assert manifest["latency"]["hardware"] == device.hardware
+    found = load_bundle(tmp_path / "b")
+    assert found.hardware == "Other CPU 9000"
+    assert found.versions["apache-tvm"] == "0.0.1"
 
 
 def test_a_bundle_is_the_subnet_four_times(bundle, subnets):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compilers.errors import BuildError, MeasurementError
+from compilers.errors import BuildError, ChildCrashError, ChildTimeoutError, MeasurementError
 from compilers.isolation import ChildBug, Worker
 from compilers.worker import _failure
 from spaces.errors import NetcarveError
@@ -59,6 +60,7 @@ def test_errors_of_the_child_arrive_with_their_message(tmp_path):
     ("error", "bug"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
         (MemoryError("1 TiB"), False),
         (ModuleNotFoundError("No module named 'tvm'"), False),
         (BuildError("no linker"), False),
@@ -92,8 +94,11 @@ def test_a_crash_is_an_error_and_the_next_request_gets_a_new_child(builds):
         first = worker.pid
         assert first is not None
         threading.Timer(1.0, os.kill, (first, signal.SIGSEGV)).start()
-        with pytest.raises(BuildError, match="SIGSEGV"):
+        with pytest.raises(ChildCrashError, match="SIGSEGV") as caught:
             worker.request("time", long_request(builds), 60)
+        assert caught.value.signal == signal.SIGSEGV
+        # Ray brings it home from its workers.
+        assert pickle.loads(pickle.dumps(caught.value)).signal == signal.SIGSEGV
         with pytest.raises(ChildBug, match="KeyError"):
             worker.request("run", {}, 60)
         assert worker.pid not in (None, first)
@@ -107,7 +112,7 @@ def test_a_request_that_takes_too_long_ends_its_child(builds):
         pid = worker.pid
         assert pid is not None
         start = time.monotonic()
-        with pytest.raises(BuildError, match=r"longer than 1 s"):
+        with pytest.raises(ChildTimeoutError, match=r"longer than 1 s"):
             worker.request("time", long_request(builds), 1.0)
         assert time.monotonic() - start < 10
         assert not alive(pid)

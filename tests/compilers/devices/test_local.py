@@ -70,6 +70,46 @@ def test_what_is_broken_is_not_declared(tmp_path, monkeypatch, kernel, dtype, ac
     assert not list((tmp_path / "cache").rglob("probe.json")), "a failure is asked again"
 
 
+def test_a_probe_that_times_out_is_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr("compilers.devices.local.PROBE_TIMEOUT", 0.01)
+    with (
+        LocalCpu(DeviceConfig(name="cpu"), tmp_path) as device,
+        pytest.raises(DeviceError, match=r"conv in fp32 .*probe it again.*longer than 0\.01 s"),
+    ):
+        device.probe()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("raise OSError(28, 'No space left on device')", "No space left"),
+        ("raise MemoryError('1 TiB')", "1 TiB"),
+        # What Linux does when memory runs out.
+        ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
+    ],
+)
+def test_what_the_machine_causes_is_no_answer(tmp_path, monkeypatch, action, message):
+    code = BROKEN.format(name="broken", kernel="Conv", dtype="float32", action=action)
+    (tmp_path / "sitecustomize.py").write_text(code.replace("Depthwise, SqueezeExcite", "Conv"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        LocalCpu(DeviceConfig(name="cpu"), tmp_path / "cache") as device,
+        pytest.raises(DeviceError, match=rf"conv in fp32 .*probe it again.*{message}"),
+    ):
+        device.probe()
+
+
+def test_a_probe_that_cannot_be_stored_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalCpu, "_executes", lambda *_: True)
+    (tmp_path / "kernels").touch()
+    with (
+        LocalCpu(DeviceConfig(name="cpu"), tmp_path) as other,
+        pytest.raises(DeviceError, match=r"cannot be stored in .*NETCARVE_CACHE"),
+    ):
+        other.probe()
+
+
 @pytest.mark.parametrize("wrong", [{"threads": 2}, {"batch": 4}, {"threads": 0}])
 def test_only_one_thread_and_batch_one(wrong):
     with pytest.raises(DeviceError, match="allowed: 1"):

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+import compilers.targets as targets
+from compilers.devices import LocalCpu
+from compilers.errors import DeviceError
+from compilers.targets import host_isas
+from search.job import parse_job
+from search.loop import _resolve
+from search.progress import silent
+from search.session import JobSession
+from search.workspace import open_workspace
+
+HOST = LocalCpu.hardware.fget(None)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def open_session(tmp_path, runtime_dir, tiny_job):
+    """Open a session of a stored job whose only device, `native`, was probed elsewhere."""
+    with open_workspace(tmp_path) as places:
+
+        def make(**probed: str) -> JobSession:
+            settings = parse_job(tiny_job | {"devices": [{"name": "cpu"}]})
+            spec = _resolve(settings, places.store)
+            spec["capabilities"]["cpu"] |= probed
+            job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+            return JobSession(places.store, places.artifacts, job, places.home, silent)
+
+        yield make
+
+
+def test_a_job_is_not_continued_on_another_processor(open_session):
+    with pytest.raises(DeviceError) as caught, open_session(hardware="Other CPU 9000"):
+        pass
+    assert "Other CPU 9000" in str(caught.value)
+    assert HOST in str(caught.value)
+
+
+def test_a_job_is_not_continued_without_its_instruction_set(open_session, monkeypatch):
+    session = open_session(isa="avx512_vnni", hardware="Other CPU 9000")
+    monkeypatch.setattr(targets, "host_cpu_flags", lambda: targets.ISAS["avx2"].cpu_flags)
+    with pytest.raises(DeviceError, match="Other CPU 9000 with avx512_vnni") as caught, session:
+        pass
+    assert HOST in str(caught.value)
+
+
+def test_builds_are_for_the_instruction_set_that_was_probed(open_session):
+    probed = host_isas()[-1]
+    with open_session(isa=probed) as session:
+        # Ray workers make their device from this, each on its own host.
+        assert session.verifier.devices["cpu"].config.isa == probed
+    assert session.job.spec["device_configs"]["cpu"]["isa"] == "native"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from types import TracebackType
 
 from sqlalchemy import or_, update
@@ -43,7 +44,8 @@ class Lease:
         self._sessions = sessions
         self._token = secrets.token_hex(16)
         self._interval = heartbeat_seconds
-        self._lost = threading.Event()
+        # Why the job is no more this process's own; empty while it is.
+        self._lost = ""
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -103,19 +105,22 @@ class Lease:
                 .execution_options(synchronize_session=False)
             ).first()
         if kept is None and not self._released.is_set():
-            self._lost.set()
+            self._lost = (
+                "was taken over by another process while this one was suspended for more than "
+                f"{LEASE_SECONDS:.0f} s"
+            )
             self.check()
 
     def check(self) -> None:
         """Cheap: no database access. Call it between steps of the work.
 
         Raises:
-            LeaseLostError: another process took the job over.
+            LeaseLostError: another process took the job over, or may do so, because the heartbeat
+                cannot be written.
         """
-        if self._lost.is_set():
+        if self._lost:
             raise LeaseLostError(
-                f"job {self.job_id} was taken over by another process while this one was "
-                f"suspended for more than {LEASE_SECONDS:.0f} s; nothing is lost, stop here."
+                f"job {self.job_id} {self._lost}; nothing that is stored is lost, stop here."
             )
 
     def finish(self, state: JobState, error: str | None = None) -> None:
@@ -162,11 +167,23 @@ class Lease:
             self._thread.join()
 
     def _beat(self) -> None:
+        renewed = time.monotonic()
         while not self._released.wait(self._interval):
             try:
                 self.renew()
             except LeaseLostError:
                 return
             except StoreError:
-                # The next beat tries again; the lease lasts several beats.
+                # The next beat tries again. While the database is away nobody else gets the job;
+                # once it is back, the token says whose it is.
                 continue
+            except Exception as error:
+                # The lease lasts several beats; unrenewed for longer, anyone may take the job.
+                if time.monotonic() - renewed > LEASE_SECONDS:
+                    self._lost = (
+                        "cannot be kept: its heartbeat was not written for more than "
+                        f"{LEASE_SECONDS:.0f} s: {type(error).__name__}: {error}"
+                    )
+                    return
+            else:
+                renewed = time.monotonic()

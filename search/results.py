@@ -29,6 +29,9 @@ from spaces import (
 KB = 1000.0
 # Repeats of the same measurement never agree better than this on a shared machine.
 LEAST_NOISE = 0.01
+# Nats, as for a probability of one in a million; a loss above it, or one that is not finite, counts
+# as this. An infinite one would leave no scale on which to compare the others.
+LARGEST_LOSS = 13.8
 # So many subnets are kept when none meets the constraints.
 CLOSEST = 5
 
@@ -41,7 +44,7 @@ class Verified:
         config: The subnet.
         generation: Round of the search; 0 are the reference configs.
         accuracy: Top-1 accuracy on the selection split, 0 to 1.
-        loss: Cross-entropy on the selection split, nats.
+        loss: Cross-entropy on the selection split, nats; None when it is not finite.
         costs: Exact analytic cost.
         measurement: Measured latency.
         predicted_ms, predicted_ms_std: Latency as predicted *before* it was measured; of a
@@ -79,7 +82,7 @@ class Verified:
         """Metric name -> value in its base unit: fraction, ms, bytes, count, nats."""
         return {
             "accuracy": self.accuracy,
-            "loss": self.loss if self.loss is not None else float("inf"),
+            "loss": LARGEST_LOSS if self.loss is None else min(self.loss, LARGEST_LOSS),
             "latency": self.measured_ms,
             "size": float(self.costs.bytes),
             "macs": float(self.costs.macs),
@@ -289,7 +292,7 @@ def device_results(
                 accuracy=evaluation.accuracy,
                 loss=evaluation.loss,
                 costs=Cost(**evaluation.costs),
-                measurement=Measurement.from_json(last.extra["measurement"]),
+                measurement=Measurement.from_json(last.measurement),
                 purpose=Purpose(last.purpose),
                 measured_at=last.created,
                 **{name: {**held_out.get(key, {}), **row.extra}.get(name) for name in _PREDICTIONS},

@@ -112,21 +112,25 @@ class DeviceStudy:
         return [self.space.from_indices(row) for row in rows]
 
     def _predicted(self, configs: Sequence[Config], generation: int) -> dict[str, dict[str, float]]:
-        """Config key -> predictions made from what was known before the generation."""
+        """Config key -> predictions made from what was known before the generation.
+
+        Without an accuracy where another device's search has had it evaluated: the surrogate
+        learnt that one.
+        """
         surrogate = self._surrogate(generation) if configs and generation else None
         if surrogate is None:
             return {}
+        store, job = self.session.store, self.session.job
+        evaluated = {row.config_key for row in store.results.evaluations(job.id)}
         found = surrogate.predict(np.stack([config.indices for config in configs]))
-        columns = {
-            "predicted_ms": found["latency"][0],
-            "predicted_ms_std": found["latency"][1],
-            "predicted_accuracy": found["accuracy"][0],
-            "predicted_accuracy_std": found["accuracy"][1],
-        }
-        return {
-            config.key: {name: float(column[i]) for name, column in columns.items()}
-            for i, config in enumerate(configs)
-        }
+        names = {"latency": "predicted_ms", "accuracy": "predicted_accuracy"}
+        predicted: dict[str, dict[str, float]] = {config.key: {} for config in configs}
+        for metric, name in names.items():
+            mean, std = found[metric]
+            for i, config in enumerate(configs):
+                if metric != "accuracy" or config.key not in evaluated:
+                    predicted[config.key] |= {name: float(mean[i]), f"{name}_std": float(std[i])}
+        return predicted
 
     def enter(self, proposal: Proposal) -> None:
         """Add a trial for every config of a proposal that has none; failed ones as failures."""

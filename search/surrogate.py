@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS, LatencyPredictor, Predictor
 from search.job import SearchSettings
-from search.results import Verified
+from search.results import LARGEST_LOSS, Verified
 from spaces import LayerSpec, Population, SearchSpace, cost
 
 FloatArray = NDArray[np.float64]
@@ -31,24 +31,22 @@ class MetricSurrogate:
     space: SearchSpace
     latency: LatencyPredictor
     accuracy: Predictor
-    likelihood: Predictor | None
+    likelihood: Predictor
 
     def predict(self, population: Population) -> Mapping[str, Prediction]:
         """Metric name -> (mean, std), (n,) each, in base units; std 0 where it is exact."""
         exact = np.zeros(len(population))
         costs = self.space.slot_features(population, _slot_costs).sum(axis=1)
-        found: dict[str, Prediction] = {
+        likelihood, spread = self.likelihood.predict(population)
+        likelihood = np.maximum(likelihood, np.exp(-LARGEST_LOSS))
+        return {
             "latency": self.latency.predict(population),
             "accuracy": self.accuracy.predict(population),
             "macs": (costs[:, 0], exact),
             "params": (costs[:, 1], exact),
             "size": (costs[:, 2], exact),
+            "loss": (-np.log(likelihood), spread / likelihood),
         }
-        if self.likelihood is not None:
-            mean, std = self.likelihood.predict(population)
-            mean = np.maximum(mean, 1e-6)
-            found["loss"] = (-np.log(mean), std / mean)
-        return found
 
 
 def fit_surrogate(
@@ -80,10 +78,8 @@ def fit_surrogate(
     latency.fit(_rows(space, timed), np.array([v.measured_ms for v in timed]))
     rows = _rows(space, scored)
     accuracy.fit(rows, np.array([v.accuracy for v in scored]))
-    likelihood = None
-    if all(v.loss is not None for v in scored):
-        likelihood = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
-        likelihood.fit(rows, np.exp([-(v.loss or 0.0) for v in scored]))
+    likelihood = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
+    likelihood.fit(rows, np.exp([-v.metrics["loss"] for v in scored]))
     return MetricSurrogate(space, latency, accuracy, likelihood)
 
 

@@ -59,6 +59,7 @@ class StandInExecutor:
     held: list[list[tuple[str, str]]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     done: list[Any] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
     before: Callable[[], None] = lambda: None
 
     def run_tasks(self, fn, items, *, on_result, retries) -> list[TaskResult]:
@@ -79,7 +80,8 @@ class StandInExecutor:
             folder = Path(item.subnet)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "subnet.json").write_text(json.dumps(item.config))
-            return EvaluationResult(0.5 + int(folder.name, 16) / 16**17, 1.0, 100, 0.1)
+            accuracy = 0.5 + int(folder.name, 16) / 16**17
+            return EvaluationResult(accuracy, self.losses.get(folder.name, 1.0), 100, 0.1)
         folder = Path(item.build)
         folder.mkdir(parents=True)
         # Nothing reads more of it than where it lies.

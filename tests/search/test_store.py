@@ -26,7 +26,6 @@ from spaces.errors import NetcarveError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {"stage1.depth": 2, "resolution": 32}
-LATENCY = {"median_ms": 1.5, "p10_ms": 1.4, "p90_ms": 1.7, "repeats": 30, "warmup": 5}
 ACCURACY = {"accuracy": 0.9, "loss": 0.3, "count": 100, "split": "selection", "seconds": 2.0}
 
 
@@ -60,14 +59,13 @@ def test_what_is_recorded_comes_back_with_its_types_and_order(store: Store, job:
         seconds=0.5,
         artifact="sha256:00",
     )
-    row = store.results.evaluation(job, "key1")
-    assert row is not None
+    (row,) = store.results.evaluations(job)
+    assert row.config_key == "key1"
     assert (row.accuracy, row.loss, row.count, row.split) == (0.25, 1.5, 7, "selection")
     assert row.config == CONFIG
     assert list(row.costs.items()) == list(costs.items()), "the order of keys is kept"
     assert row.artifact == "sha256:00"
     assert abs(row.created - time.time()) < 60
-    assert store.results.evaluation(job, "key2") is None
 
 
 def test_each_result_is_recorded_once_and_the_first_stays(store: Store, job: str) -> None:
@@ -79,20 +77,23 @@ def test_each_result_is_recorded_once_and_the_first_stays(store: Store, job: str
     assert evaluate(store, other, "key1"), "the same config of another job is another evaluation"
 
     def measure(device: str, purpose: Purpose, median_ms: float) -> bool:
-        figures = LATENCY | {"median_ms": median_ms}
+        figures, extra = {"median_ms": median_ms}, {"generation": 1}
         return store.results.record_measurement(
-            job, "key1", CONFIG, device, purpose, clock="monotonic", **figures
+            job, "key1", CONFIG, device, purpose, figures, extra
         )
+
+    def medians(**which: object) -> list[float]:
+        return [row.measurement["median_ms"] for row in store.results.measurements(job, **which)]
 
     store.devices.record_devices({"gpu": ({}, {})})
     assert measure("cpu", Purpose.VERIFY, 1.0)
     assert not measure("cpu", Purpose.VERIFY, 2.0)
     assert measure("cpu", Purpose.FINAL, 3.0)
     assert measure("gpu", Purpose.VERIFY, 4.0)
-    assert [row.median_ms for row in store.results.measurements(job)] == [1.0, 3.0, 4.0]
-    assert [row.median_ms for row in store.results.measurements(job, device="gpu")] == [4.0]
-    final = store.results.measurements(job, device="cpu", purpose=Purpose.FINAL)
-    assert [(row.median_ms, row.aa_ratio, row.extra) for row in final] == [(3.0, None, {})]
+    assert medians() == [1.0, 3.0, 4.0]
+    assert medians(device="gpu") == [4.0]
+    assert medians(device="cpu", purpose=Purpose.FINAL) == [3.0]
+    assert store.results.measurements(job)[0].extra == {"generation": 1}
 
     assert store.results.record_supernet("net", "sha256:1", {"loss": 1})
     assert not store.results.record_supernet("net", "sha256:2", {"loss": 2})
@@ -125,7 +126,7 @@ def test_results_of_unknown_jobs_and_devices_are_refused(store: Store, job: str)
         evaluate(store, "no-such-job", "key1")
     with pytest.raises(IntegrityError):
         store.results.record_measurement(
-            job, "key1", CONFIG, "no-device", Purpose.FINAL, clock="monotonic", **LATENCY
+            job, "key1", CONFIG, "no-device", Purpose.FINAL, {"median_ms": 1.5}, {}
         )
     assert store.results.measurements(job) == []
 
@@ -176,10 +177,7 @@ def test_the_same_request_finds_its_job(store: Store, job: str) -> None:
     changed = [({"epochs": 4}, "space0", 7), ({"epochs": 3}, "space1", 7), ({"epochs": 3}, "s", 8)]
     for request in changed:
         assert store.jobs.record_job("Digits demo!", *request)[1]
-    fresh, new = store.jobs.record_job("Digits demo!", {"epochs": 3}, "space0", 7, reuse=False)
-    assert new
-    assert fresh.id != job
-    assert len(store.jobs.jobs()) == 5
+    assert len(store.jobs.jobs()) == 4
     with pytest.raises(UnknownNameError, match=r"Known: .*digits-demo"):
         store.jobs.job("nothing")
 
@@ -306,6 +304,39 @@ def test_the_heartbeat_goes_on_beside_the_work(store: Store, job: str) -> None:
             session.execute(update(JobRow).values(lease_token="another"))
         time.sleep(0.3)
         with pytest.raises(LeaseLostError):
+            lease.check()
+
+
+def test_a_heartbeat_that_keeps_failing_gives_the_job_up(
+    store: Store, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.lease.LEASE_SECONDS", 0.5)
+    lease = store.jobs.claim(job)
+    lease._interval = 0.02
+    renew, failing = lease.renew, threading.Event()
+
+    def fail_or_renew() -> None:
+        if failing.is_set():
+            raise RuntimeError("out of threads")
+        renew()
+
+    monkeypatch.setattr(lease, "renew", fail_or_renew)
+    with lease:
+        failing.set()
+        time.sleep(0.1)
+        failing.clear()
+        before = store.jobs.job(job).heartbeat
+        time.sleep(0.3)
+        after = store.jobs.job(job).heartbeat
+        assert before is not None
+        assert after is not None
+        assert after > before, "one failure does not end the heartbeat"
+        failing.set()
+        lease.check()
+        deadline = time.monotonic() + 20
+        while not lease._lost and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(LeaseLostError, match=r"not written.*RuntimeError: out of threads"):
             lease.check()
 
 

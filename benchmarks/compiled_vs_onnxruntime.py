@@ -40,6 +40,7 @@ def prepare(folder: Path) -> list[dict[str, Any]]:
     import torch
 
     from compilers import DeviceConfig, LocalCpu
+    from search.host_lock import HostLock
     from spaces import get_space
     from spaces.population import sample
     from supernet import DataConfig, build_supernet, load_data, resize
@@ -50,7 +51,8 @@ def prepare(folder: Path) -> list[dict[str, Any]]:
     supernet, data = build_supernet(space), load_data(DataConfig())
     rng = np.random.default_rng(SEED)
     entries = []
-    with LocalCpu(DeviceConfig(name="benchmark")) as device:
+    compiling = HostLock().shared("building the benchmark's subnets", on_wait=_waiting)
+    with compiling, LocalCpu(DeviceConfig(name="benchmark")) as device:
         for name, bits in (("fp32", 32), ("int8", 8)):
             restricted = space.restrict(choices={"*.w_bits": [bits]})
             for index, row in enumerate(sample(restricted, SUBNETS, rng)):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from compilers.devices import DeviceConfig, make_device
 from search.errors import SearchError
+from search.host_lock import HostLock
 from search.models import DeviceRow
 from search.spaces_view import NamedSpace
 from search.store import Store
@@ -217,5 +218,6 @@ def _registered(store: Store, row: DeviceRow) -> RegisteredDevice:
 
 
 def _probe(config: DeviceConfig) -> DeviceCapabilities:
-    with make_device(config) as device:
+    # A probe compiles and runs kernels: not while a job measures on this host.
+    with make_device(config) as device, HostLock().shared(f"probe of device {config.name}"):
         return device.probe()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compilers.devices import DeviceConfig
+from compilers.devices import DeviceConfig, LocalCpu
 from compilers.errors import DeviceError
 from compilers.targets import host_isas
 from search.devices import (
@@ -20,8 +20,12 @@ from search.devices import (
     show_device,
 )
 from search.errors import RecordConflictError, SearchError
+from search.host_lock import HostLock
 from search.store import Store
 from spaces import ConfigError, NetcarveError, SpaceError, UnknownNameError, get_space
+
+# A probe takes the host lock.
+pytestmark = pytest.mark.usefixtures("runtime_dir")
 
 BASE = "mobilenetv3_digits"
 SLOWEST = host_isas()[-1]
@@ -52,6 +56,19 @@ def test_an_added_device_is_probed_and_found_again(store):
     # `native` is what the user wrote; what it meant on this machine is what the probe found.
     assert added.config["isa"] == "native"
     assert added.capabilities.isa == host_isas()[0]
+
+
+def test_a_probe_disturbs_no_measurement(store, monkeypatch):
+    seen = []
+
+    def probe(device, original=LocalCpu.probe):
+        seen.extend((holder.mode, holder.purpose) for holder in HostLock().holders())
+        return original(device)
+
+    monkeypatch.setattr(LocalCpu, "probe", probe)
+    add_device(store, {"name": "cpu"})
+    find_devices(store, ["cpu", DeviceConfig(name="new")])
+    assert seen == [("shared", f"probe of device {name}") for name in ("cpu", "new")]
 
 
 def test_a_taken_name_is_refused_unless_replaced(store):

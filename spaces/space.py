@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -217,7 +217,8 @@ class SearchSpace:
             choices: Dimension name, or a pattern such as `stage*.kernel`, -> values to keep.
 
         Raises:
-            SpaceError: A value that this space does not have, or a dimension with none left.
+            SpaceError: A value that this space does not have, a dimension with none left, or a
+                device without an operator that every subnet needs.
             UnknownNameError: A pattern that matches no dimension.
         """
         kept: dict[str, tuple[Choice, ...]] = {d.name: d.choices for d in self.dimensions}
@@ -240,17 +241,39 @@ class SearchSpace:
                 f"{self._dimension(empty[0]).choices}, and the device or the wanted values "
                 "allow none of them"
             )
-        return SearchSpace(self.name, self.family, kept)
+        restricted = SearchSpace(self.name, self.family, kept)
+        if capabilities is not None:
+            restricted._check_operators(capabilities)
+        return restricted
 
     def unsupported(self, capabilities: DeviceCapabilities) -> dict[str, tuple[Choice, ...]]:
-        """Dimension name -> choices that the device does not execute; empty when all do."""
+        """Dimension name -> choices that the device does not execute; empty when all do.
+
+        Raises:
+            SpaceError: No choice helps: the device has no operator that every subnet needs.
+        """
         found = {}
         for dimension in self.dimensions:
             allowed = _executable(dimension, capabilities)
             removed = tuple(c for c in dimension.choices if c not in allowed)
             if removed:
                 found[dimension.name] = removed
+        chosen = {_CHOSEN[d.kind] for d in self.dimensions if d.kind in _CHOSEN}
+        self._check_operators(capabilities, but=chosen)
         return found
+
+    def _check_operators(
+        self, capabilities: DeviceCapabilities, but: Collection[Operator] = ()
+    ) -> None:
+        """Refuse a device without an operator of the smallest subnet, other than those in `but`."""
+        needed = {layer.operator for layer in self.layer_specs(self.min_config())}
+        missing = needed - capabilities.operators - set(but)
+        if missing:
+            raise SpaceError(
+                f"every subnet of {self.name} needs {', '.join(sorted(missing))}, which the "
+                f"device does not execute; it executes: "
+                f"{', '.join(sorted(capabilities.operators)) or 'no operator'}"
+            )
 
     # -- JSON -----------------------------------------------------------------------------------
 
@@ -294,15 +317,16 @@ def make_family(name: str, settings: Mapping[str, Any]) -> Family:
         ) from None
 
 
+# Operators that a choice adds; without them a device executes the choice 0.
+_CHOSEN = {DimensionKind.SQUEEZE_EXCITE: Operator.SQUEEZE_EXCITE}
+
+
 def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:
     """The choices of a dimension that a device executes."""
     if dimension.kind is DimensionKind.W_BITS:
         bits = {bits_of(scheme) for scheme in capabilities.schemes}
         return {c for c in dimension.choices if c in bits}
-    if (
-        dimension.kind is DimensionKind.SQUEEZE_EXCITE
-        and Operator.SQUEEZE_EXCITE not in capabilities.operators
-    ):
+    if dimension.kind in _CHOSEN and _CHOSEN[dimension.kind] not in capabilities.operators:
         return {0}
     return set(dimension.choices)
 

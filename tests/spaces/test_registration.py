@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spaces import ConfigError, DeviceCapabilities, Operator, SpaceError, UnknownNameError
@@ -15,6 +17,14 @@ def test_registered_space_keeps_only_what_was_asked_for():
     assert space.name == "mobilenetv3_digits@edge"
     assert {d.choices for d in space.dimensions if d.name.endswith("kernel")} == {(3,)}
     assert {d.choices for d in space.dimensions if d.kind == "w_bits"} == {(8,)}
+
+
+@pytest.mark.parametrize("choices", ["{}", "{'*.w_bits': [32]}"])
+def test_a_device_without_a_needed_operator_gets_no_space(choices):
+    lacking = replace(FLOAT, operators=FLOAT.operators - {Operator.DEPTHWISE_CONV})
+    registration = parse_registration(f"base: mobilenetv3_digits\nchoices: {choices}")
+    with pytest.raises(SpaceError, match="needs depthwise_conv"):
+        register_space(registration, "edge", lacking)
 
 
 @pytest.mark.parametrize("bits", ["'*.w_bits'", "head.w_bits"])

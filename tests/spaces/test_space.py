@@ -78,6 +78,22 @@ def test_restrict_removes_what_a_device_does_not_execute(space):
     assert space.unsupported(capabilities("fp32"))["head.w_bits"] == (8,)
 
 
+@pytest.mark.parametrize("missing", sorted(set(Operator) - {Operator.SQUEEZE_EXCITE}))
+def test_a_device_without_an_operator_of_every_subnet_has_no_space(space, missing):
+    lacking = capabilities("fp32", "w8a8", operators=set(Operator) - {missing})
+    for ask in (space.restrict, space.unsupported):
+        with pytest.raises(SpaceError, match=rf"every subnet .* needs {missing}, .* executes: "):
+            ask(lacking)
+
+
+def test_an_operator_that_a_restriction_has_fixed_is_needed_by_every_subnet(space):
+    fixed = space.restrict(choices={"*.se": [1]})
+    lacking = capabilities("fp32", operators=set(Operator) - {Operator.SQUEEZE_EXCITE})
+    assert fixed.unsupported(lacking)["stage1.block0.se"] == (1,)
+    with pytest.raises(SpaceError, match=r"nothing is left of .*\.se"):
+        fixed.restrict(lacking)
+
+
 def test_restrict_to_nothing_is_an_error_that_names_the_dimension(space):
     with pytest.raises(SpaceError, match=r"head\.w_bits"):
         space.restrict(choices={"head.w_bits": [8]}).restrict(capabilities("fp32"))

@@ -43,9 +43,9 @@ class SupernetConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=8)] = 64
     random_configs: Positive = 2
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 8e-3
     quantizer_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Share = 0.05
     rotation: Annotated[float, Field(ge=0, le=180)] = 12.0
     scale: Share = 0.12

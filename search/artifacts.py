@@ -84,11 +84,6 @@ class ArtifactStore:
             except ArchiveError as error:
                 raise ArtifactError(str(error)) from error
 
-    def exists(self, reference: str) -> bool:
-        """Whether the artifact is stored (its content is verified when it is read)."""
-        with self._typed_errors():
-            return bool(self._filesystem.exists(self._path(reference)))
-
     def _path(self, reference: str) -> str:
         match = _REFERENCE.fullmatch(reference)
         if match is None:

@@ -129,7 +129,7 @@ class EvaluationRow(Base):
 
 
 class MeasurementRow(Base):
-    """The latency of one config of a job on one device, in milliseconds."""
+    """The latency of one config of a job on one device, as `Measurement.to_json` gives it."""
 
     __tablename__ = "measurement"
     __table_args__ = (UniqueConstraint("job_id", "config_key", "device", "purpose"),)
@@ -140,13 +140,7 @@ class MeasurementRow(Base):
     config: Mapped[JsonObject]
     device: Mapped[str] = mapped_column(ForeignKey("device.name"))
     purpose: Mapped[str]
-    median_ms: Mapped[float]
-    p10_ms: Mapped[float]
-    p90_ms: Mapped[float]
-    repeats: Mapped[int]
-    warmup: Mapped[int]
-    clock: Mapped[str]
-    aa_ratio: Mapped[float | None]
+    measurement: Mapped[JsonObject]
     extra: Mapped[JsonObject]
     created: Mapped[float]
 
@@ -162,7 +156,6 @@ class BundleRow(Base):
     device: Mapped[str] = mapped_column(ForeignKey("device.name"))
     config_key: Mapped[str]
     path: Mapped[str]
-    artifact: Mapped[str | None]
     manifest_sha256: Mapped[str]
     metrics: Mapped[JsonObject]
     created: Mapped[float]

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -59,11 +58,6 @@ class Store:
             store_schema.needs_upgrade(connection)
         store_engine.enable_wal(self._engine)
         store_schema.upgrade(self._engine)
-
-    @property
-    def engine(self) -> Engine:
-        """The SQLAlchemy engine, for tests and tools."""
-        return self._engine
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

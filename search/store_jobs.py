@@ -37,17 +37,15 @@ class JobRecords:
         self._sessions = sessions
 
     def record_job(
-        self, name: str, spec: Mapping[str, Any], space_key: str, seed: int, *, reuse: bool = True
+        self, name: str, spec: Mapping[str, Any], space_key: str, seed: int
     ) -> tuple[JobRow, bool]:
-        """Store a job, or find the newest one with the same request.
+        """Store a job, or find the one with the same request, so that the same command resumes.
 
         Args:
             name: A readable name; the id is made from it.
             spec: The resolved job as JSON.
             space_key: `SearchSpace.key`.
             seed: The job's seed.
-            reuse: Give back an existing job of the same request, so that the same command
-                resumes; False stores a new one in any case.
 
         Returns:
             The job, and whether it is new.
@@ -55,15 +53,13 @@ class JobRecords:
         digest = job_digest(spec, space_key, seed)
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24] or "job"
         with self._sessions.writing() as session:
-            if reuse:
-                if session.get_bind().dialect.name == "postgresql":
-                    # Two equal commands at once must find one job; SQLite has one writer anyway.
-                    key = int(digest[:15], 16)
-                    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-                newest = select(JobRow).where(JobRow.digest == digest)
-                found = session.scalars(newest.order_by(JobRow.created.desc()).limit(1)).first()
-                if found is not None:
-                    return found, False
+            if session.get_bind().dialect.name == "postgresql":
+                # Two equal commands at once must find one job; SQLite has one writer anyway.
+                key = int(digest[:15], 16)
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            found = session.scalars(select(JobRow).where(JobRow.digest == digest)).one_or_none()
+            if found is not None:
+                return found, False
             while True:
                 suffix = "".join(secrets.choice(_ID_ALPHABET) for _ in range(4))
                 values = {

@@ -73,14 +73,6 @@ class ResultRecords:
         with self._sessions.writing() as session:
             return insert_once(session, EvaluationRow, values)
 
-    def evaluation(self, job_id: str, config_key: str) -> EvaluationRow | None:
-        """The evaluation of one config of a job."""
-        statement = select(EvaluationRow).where(
-            EvaluationRow.job_id == job_id, EvaluationRow.config_key == config_key
-        )
-        with self._sessions.reading() as session:
-            return session.scalars(statement).one_or_none()
-
     def evaluations(self, job_id: str) -> Sequence[EvaluationRow]:
         """All evaluations of a job."""
         statement = select(EvaluationRow).where(EvaluationRow.job_id == job_id)
@@ -94,31 +86,28 @@ class ResultRecords:
         config: Mapping[str, Any],
         device: str,
         purpose: Purpose,
-        *,
-        median_ms: float,
-        p10_ms: float,
-        p90_ms: float,
-        repeats: int,
-        warmup: int,
-        clock: str,
-        aa_ratio: float | None = None,
-        extra: Mapping[str, Any] | None = None,
+        measurement: Mapping[str, Any],
+        extra: Mapping[str, Any],
     ) -> bool:
-        """Store one measured latency (ms); whether it was new (the first one stays)."""
+        """Store one measured latency; whether it was new (the first one stays).
+
+        Args:
+            job_id: The job.
+            config_key: `Config.key`.
+            config: `Config.to_json()`.
+            device: Name of the device.
+            purpose: Why it was measured; a config is measured once for each purpose.
+            measurement: `Measurement.to_json()`.
+            extra: What else is known of it, for example the prediction made before.
+        """
         values = {
             "job_id": job_id,
             "config_key": config_key,
             "config": dict(config),
             "device": device,
             "purpose": Purpose(purpose).value,
-            "median_ms": float(median_ms),
-            "p10_ms": float(p10_ms),
-            "p90_ms": float(p90_ms),
-            "repeats": int(repeats),
-            "warmup": int(warmup),
-            "clock": clock,
-            "aa_ratio": None if aa_ratio is None else float(aa_ratio),
-            "extra": dict(extra or {}),
+            "measurement": dict(measurement),
+            "extra": dict(extra),
             "created": now(),
         }
         with self._sessions.writing() as session:
@@ -145,13 +134,11 @@ class ResultRecords:
         path: str,
         manifest_sha256: str,
         metrics: Mapping[str, Any],
-        artifact: str | None = None,
     ) -> bool:
         """Store where a bundle lies; whether it was new. A later export replaces the place."""
         key = {"job_id": job_id, "device": device, "config_key": config_key}
         values = {
             "path": path,
-            "artifact": artifact,
             "manifest_sha256": manifest_sha256,
             "metrics": dict(metrics),
         }

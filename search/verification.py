@@ -31,7 +31,6 @@ from spaces.files import sha256_bytes
 SESSION = 8
 # What the search may see; the report split is for the exported binaries alone.
 SPLIT = "selection"
-_STORED = ("median_ms", "p10_ms", "p90_ms", "repeats", "warmup", "clock", "aa_ratio")
 
 
 @dataclass(frozen=True)
@@ -218,15 +217,14 @@ class Verifier:
             if not found:
                 self._failed(f"measure on {device}", session[0], failures[-1])
             for config, measurement in zip(session, found, strict=False):
-                values = {name: getattr(measurement, name) for name in _STORED}
                 self.store.results.record_measurement(
                     self.job_id,
                     config.key,
                     config.to_json(),
                     device,
                     purpose,
-                    extra={**extra.get(config.key, {}), "measurement": measurement.to_json()},
-                    **values,
+                    measurement.to_json(),
+                    extra.get(config.key, {}),
                 )
             done += len(session)
             self.progress(f"{label}: measure on {device}", done, len(ready))

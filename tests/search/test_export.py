@@ -52,13 +52,8 @@ class Found:
             config.to_json(),
             DEVICE,
             purpose,
-            median_ms=ms,
-            p10_ms=ms,
-            p90_ms=ms,
-            repeats=40,
-            warmup=10,
-            clock="clock",
-            extra={"generation": 1, "measurement": timed.to_json()},
+            timed.to_json(),
+            {"generation": 1},
         )
 
     @property
@@ -80,6 +75,7 @@ def found(tmp_path, tiny_job, executor, build) -> Found:
             "supernet_key": supernet_key(settings, space),
             "devices": [DEVICE],
             "device_configs": {DEVICE: device.config},
+            "capabilities": {DEVICE: device.capabilities.to_json()},
             "device_spaces": {DEVICE: space.to_json()},
         }
         job, _ = work.store.jobs.record_job("tiny", spec, space.key, 0)

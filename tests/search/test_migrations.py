@@ -25,8 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = set(Base.metadata.tables)
 
 
+def _tables(store: Store) -> set[str]:
+    with store.reading() as session:
+        return set(inspect(session.connection()).get_table_names())
+
+
 def test_models_and_migrations_agree(empty_database: str) -> None:
-    with Store(empty_database) as store, store.engine.connect() as connection:
+    with Store(empty_database) as store, store.reading() as session:
+        connection = session.connection()
         options = {"version_table": VERSION_TABLE, "include_object": is_ours}
         context = MigrationContext.configure(connection, opts={**options, "compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -35,10 +41,11 @@ def test_models_and_migrations_agree(empty_database: str) -> None:
 
 def test_the_comparison_sees_a_missing_column(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
-        with store.engine.begin() as connection:
-            connection.execute(text("ALTER TABLE job DROP COLUMN error"))
-        with store.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"include_object": is_ours})
+        with store.writing() as session:
+            session.execute(text("ALTER TABLE job DROP COLUMN error"))
+        with store.reading() as session:
+            options = {"include_object": is_ours}
+            context = MigrationContext.configure(session.connection(), opts=options)
             assert [change[0] for change in compare_metadata(context, Base.metadata)] == [
                 "add_column"
             ]
@@ -55,12 +62,12 @@ def test_every_revision_goes_down_and_up_again(empty_database: str) -> None:
     from alembic import command
 
     with Store(empty_database) as store:
-        with store.engine.begin() as connection:
-            command.downgrade(alembic_config(connection), "base")
-        assert set(inspect(store.engine).get_table_names()) == {VERSION_TABLE}
-        with store.engine.begin() as connection:
-            command.upgrade(alembic_config(connection), "head")
-        assert set(inspect(store.engine).get_table_names()) == OURS | {VERSION_TABLE}
+        with store.writing() as session:
+            command.downgrade(alembic_config(session.connection()), "base")
+        assert _tables(store) == {VERSION_TABLE}
+        with store.writing() as session:
+            command.upgrade(alembic_config(session.connection()), "head")
+        assert _tables(store) == OURS | {VERSION_TABLE}
 
 
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:
@@ -144,10 +151,10 @@ def test_optuna_lives_in_the_same_database(empty_database: str, first: str) -> N
         shared = optuna.load_study(study_name="study", storage=store.optuna_storage(), sampler=None)
         assert shared.trials[0].values == [0.9, 1.5]
     with Store(empty_database) as store:
-        tables = set(inspect(store.engine).get_table_names())
-        assert OURS | {VERSION_TABLE, "alembic_version", "trials"} <= tables
-        with store.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"include_object": is_ours})
+        assert OURS | {VERSION_TABLE, "alembic_version", "trials"} <= _tables(store)
+        with store.reading() as session:
+            options = {"include_object": is_ours}
+            context = MigrationContext.configure(session.connection(), opts=options)
             assert compare_metadata(context, Base.metadata) == [], "Optuna's tables are not ours"
     open_optuna()
 

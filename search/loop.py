@@ -24,7 +24,7 @@ from search.artifacts import ArtifactStore
 from search.devices import device_space, find_devices, record_devices
 from search.job import JobSettings, Strategy
 from search.lease import Lease
-from search.models import JobState, Purpose
+from search.models import JobRow, JobState, Purpose
 from search.progress import Progress
 from search.results import at_bits, device_results, job_devices
 from search.session import RESOURCES, JobSession, supernet_key
@@ -63,13 +63,16 @@ def run_job(
     Raises:
         NetcarveError: A mistake in the job, found before anything is written: an unknown space,
             device or value, a constraint that no config of the space meets, unusable data.
+        NewerDatabaseError: A newer Optuna wrote the studies in the database; likewise found first.
         JobBusyError: Another live process is running this job.
     """
+    # Opened for its errors, which must not come after the training.
+    store.optuna_storage()
     job, _ = store.jobs.record_job(
         settings.name, _resolve(settings, store), settings.search_space().key, settings.seed
     )
     store.jobs.save_checkpoint(job.id, RESOURCES, settings.resources.model_dump(mode="json"))
-    return resume_job(job.id, store, artifacts, home, progress)
+    return _continue(job, store, artifacts, home, progress)
 
 
 def resume_job(
@@ -79,16 +82,24 @@ def resume_job(
 
     Raises:
         UnknownNameError: No such job.
+        NewerDatabaseError: A newer Optuna wrote the studies in the database.
         JobBusyError: Another live process is running it.
     """
     job = store.jobs.job(job_id)
-    if store.jobs.state(job_id) is JobState.DONE:
-        return job_id
+    store.optuna_storage()
+    return _continue(job, store, artifacts, home, progress)
+
+
+def _continue(
+    job: JobRow, store: Store, artifacts: ArtifactStore, home: Path, progress: Progress
+) -> str:
+    if store.jobs.state(job.id) is JobState.DONE:
+        return job.id
     session = JobSession(store, artifacts, job, home, progress)
-    with store.jobs.claim(job_id) as lease, session:
+    with store.jobs.claim(job.id) as lease, session:
         _Loop(session, lease).run()
         lease.finish(JobState.DONE)
-    return job_id
+    return job.id
 
 
 def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:

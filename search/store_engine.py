@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import StaticPool
 
-from search.errors import StoreError
+from search.errors import NewerDatabaseError, StoreError
 from search.home import working_home
 
 if TYPE_CHECKING:
@@ -157,6 +157,10 @@ def optuna_storage(url: URL) -> RDBStorage:
     """Optuna's storage in the same database, safe when two processes open it at once.
 
     Its tables and its `alembic_version` are its own; ours are kept apart (see `migrations`).
+
+    Raises:
+        NewerDatabaseError: a newer Optuna wrote its tables.
+        StoreError: an older Optuna did.
     """
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
@@ -167,9 +171,34 @@ def optuna_storage(url: URL) -> RDBStorage:
     while True:
         attempts -= 1
         try:
-            return RDBStorage(address, engine_kwargs={"connect_args": arguments})
+            storage = RDBStorage(
+                address, {"connect_args": arguments}, skip_compatibility_check=True
+            )
+            break
         except (DBAPIError, StorageInternalError):
             # Optuna creates what it does not find; of two that do so at once, one fails.
             if attempts == 0:
                 raise
             time.sleep(0.1)
+    _check_optuna(storage, url)
+    return storage
+
+
+def _check_optuna(storage: RDBStorage, url: URL) -> None:
+    # Optuna's own check raises a bare RuntimeError for either.
+    from optuna import __version__
+
+    found, newest = storage.get_current_version(), storage.get_head_version()
+    if found not in storage.get_all_versions():
+        raise NewerDatabaseError(
+            f"the studies in the database are of Optuna's schema {found!r}, which Optuna "
+            f"{__version__} does not know: a newer one wrote them (newest known here: {newest!r}). "
+            "Nothing was recorded. Upgrade Optuna, or name another database with --db or "
+            "NETCARVE_DB."
+        )
+    if found != newest:
+        raise StoreError(
+            f"the studies in the database are of Optuna's schema {found!r}, Optuna {__version__} "
+            f"needs {newest!r}. Upgrade them with: optuna storage upgrade --storage "
+            f"'{describe(url)}'"
+        )

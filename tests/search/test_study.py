@@ -6,12 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
-from search.errors import LeaseLostError
-from search.loop import _Loop
-from search.models import JobRow, Purpose
+from search.artifacts import ArtifactStore
+from search.errors import LeaseLostError, NewerDatabaseError, StoreError
+from search.job import parse_job
+from search.loop import _Loop, resume_job, run_job
+from search.models import JobRow, JobState, Purpose
+from search.progress import silent
 from search.results import LARGEST_LOSS, device_results
+from search.store import Store
 from search.study import DeviceStudy
 from search.surrogate import fit_surrogate
 from tests.search.stand_in import make_stand
@@ -88,3 +92,34 @@ def test_who_lost_the_job_enters_no_trial(stand):
             {"a": one}, 0, "reference", Purpose.REFERENCE, lambda _device: configs
         )
     assert one.study.get_trials() == []
+
+
+@pytest.mark.parametrize("schema_version", [None, 99])
+def test_studies_of_a_newer_optuna_are_found_before_anything_is_recorded(
+    tmp_path, tiny_job, schema_version
+):
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        store.optuna_storage()
+        old, _ = store.jobs.record_job("old", {}, "space", 0)
+        with store.writing() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
+            if schema_version is not None:
+                session.execute(text("UPDATE version_info SET schema_version = 99"))
+        places = (store, ArtifactStore(str(tmp_path / "artifacts")), tmp_path / "home", silent)
+        with pytest.raises(NewerDatabaseError, match=r"'v99\.0\.0\.a'.*--db"):
+            run_job(parse_job(tiny_job), *places)
+        with pytest.raises(NewerDatabaseError):
+            resume_job(old.id, *places)
+        assert [job.id for job in store.jobs.jobs()] == [old.id]
+        assert store.jobs.state(old.id) is JobState.QUEUED
+        assert store.devices.devices() == []
+    assert not (tmp_path / "home").exists()
+
+
+def test_studies_of_an_older_optuna_say_how_to_upgrade_them(tmp_path):
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        store.optuna_storage()
+        with store.writing() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = 'v2.6.0.a'"))
+        with pytest.raises(StoreError, match="optuna storage upgrade --storage 'sqlite:///"):
+            store.optuna_storage()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = ".tmp"
+_ABANDONED_SECONDS = 3600.0
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -37,25 +44,55 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    An existing folder at `path` is replaced; on an error it is left as it was.
+    An existing folder at `path` is replaced; on an error or interrupt it is left as it was. Of
+    several processes that write one folder the last one wins. What killed processes left beside
+    it is removed after an hour.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary = Path(tempfile.mkdtemp(_TEMPORARY, f".{target.name}.", target.parent))
     temporary.chmod(0o755)
     try:
         yield temporary
-        if target.exists():
-            # A folder cannot be renamed over a filled one: move the old one out of the way first.
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
+        _replace(target, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    _remove_abandoned(target)
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Rename `new` to `target`; what was there goes, but comes back when this fails."""
+    while True:
+        with tempfile.TemporaryDirectory(
+            _TEMPORARY, f".{target.name}.", target.parent, ignore_cleanup_errors=True
+        ) as aside:
+            old = Path(aside) / target.name
+            try:
+                # A folder cannot be renamed over a filled one.
+                with contextlib.suppress(FileNotFoundError):
+                    target.rename(old)
+                new.rename(target)
+            except BaseException as error:
+                if not os.path.lexists(target):
+                    # Nothing was there, or another process is quicker.
+                    with contextlib.suppress(OSError):
+                        old.rename(target)
+                if getattr(error, "errno", None) not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+            else:
+                return
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary folders of `target` whose processes were killed."""
+    temporary = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}")
+    for path in target.parent.iterdir():
+        if not temporary.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from search.execution import ExecutionConfig, Executor
+from search.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +111,17 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'store.db'}"
     url: str = request.getfixturevalue("postgresql_database")
     return url
+
+
+@pytest.fixture
+def store(empty_database: str) -> Iterator[Store]:
+    """An open store, empty: a SQLite file, then PostgreSQL."""
+    with Store(empty_database) as store:
+        yield store
+
+
+@pytest.fixture
+def job(store: Store) -> str:
+    """The id of a queued job of `store`, on its one device `cpu`."""
+    store.devices.record_devices({"cpu": ({"isa": "avx2"}, {"schemes": ["fp32", "w8a8"]})})
+    return store.jobs.record_job("Digits demo!", {"epochs": 3}, "space0", 7)[0].id

@@ -323,15 +323,14 @@ def check_database(places: Places) -> Check:
     from search import store_engine, store_schema
     from search.errors import StoreError
 
-    file = places.database_file
+    url, file = places.database_url, places.database_file
     if file is not None and not file.exists():
         advice = "Name another database with --db or NETCARVE_DB."
         found = _writable("database", file.absolute().parent, advice)
         if found.status is not Status.OK:
             return found
         return Check("database", Status.OK, f"{file} will be created")
-    url = store_engine.database_url(places.database)
-    engine = store_engine.make_engine(url)
+    engine = store_engine.read_only_engine(url)
     try:
         with engine.connect() as connection:
             outdated = store_schema.needs_upgrade(connection)

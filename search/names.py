@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from search.workspace import find_places
+from search.workspace import Places, find_places
 from spaces.errors import NetcarveError
 
 Kind = Literal["job", "device", "space"]
@@ -22,26 +22,25 @@ def known_names(kind: Kind, home: Path | None = None, database: str | None = Non
         from spaces.presets import SPACES
 
         found = SPACES.names()
-    places = find_places(home, database)
-    file = places.database_file
-    if file is not None and not file.exists():
-        return found
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return _with_stored(kind, places.database, found)
+        return _with_stored(kind, find_places(home, database), found)
     except (NetcarveError, SQLAlchemyError):
         return found
 
 
-def _with_stored(kind: Kind, database: str, found: list[str]) -> list[str]:
+def _with_stored(kind: Kind, places: Places, found: list[str]) -> list[str]:
+    file = places.database_file
+    if file is not None and not file.exists():
+        return found
     from sqlalchemy import select
 
     from search.models import DeviceRow, DeviceSpaceRow, JobRow
-    from search.store_engine import database_url, read_only_engine
+    from search.store_engine import read_only_engine
     from search.store_schema import needs_upgrade
 
-    engine = read_only_engine(database_url(database))
+    engine = read_only_engine(places.database_url)
     try:
         with engine.connect() as connection:
             if needs_upgrade(connection):

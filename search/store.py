@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from sqlalchemy import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -33,8 +34,8 @@ class Store:
         results: Supernets, evaluations, measurements and bundles.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        """Open `url`, else `NETCARVE_DB`, else `netcarve.db` in the working home.
+    def __init__(self, url: str | URL) -> None:
+        """Open the database at `url`.
 
         Raises:
             StoreError: not a database that can be opened.

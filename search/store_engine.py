@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.pool import StaticPool
 
 from search.errors import NewerDatabaseError, StoreError
-from search.home import working_home
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -30,28 +28,35 @@ WRITES = "netcarve_writes"
 T = TypeVar("T")
 
 
-def database_url(url: str | None = None) -> URL:
-    """The database to use: `url`, else `NETCARVE_DB`, else `netcarve.db` in the working home.
+def sqlite_url(file: Path) -> URL:
+    """The URL of a SQLite file, whatever characters its path has."""
+    return URL.create("sqlite", database=str(file))
+
+
+def database_url(url: str | URL) -> URL:
+    """A database URL, with the driver that is used for it.
 
     Raises:
         StoreError: not a URL, or neither SQLite nor PostgreSQL.
     """
-    text = url or os.environ.get("NETCARVE_DB")
-    if not text:
-        home = working_home()
-        home.mkdir(parents=True, exist_ok=True)
-        return URL.create("sqlite", database=str(home / "netcarve.db"))
     allowed = "Allowed: sqlite:///FILE and postgresql://USER@HOST/DATABASE."
     try:
-        parsed = make_url(text)
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
-        raise StoreError(f"{text!r} is not a database URL. {allowed}") from error
+        raise StoreError(f"{url!r} is not a database URL. {allowed}") from error
     backend = parsed.drivername.split("+")[0]
     if backend == "sqlite":
         return parsed.set(drivername="sqlite")
     if backend in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+psycopg")
     raise StoreError(f"the database URL starts with {parsed.drivername!r}. {allowed}")
+
+
+def database_file(url: URL) -> Path | None:
+    """The file of a SQLite database, None for another or an in-memory one."""
+    if url.drivername != "sqlite" or url.database in {None, "", ":memory:"}:
+        return None
+    return Path(str(url.database))
 
 
 def describe(url: URL) -> str:
@@ -75,12 +80,13 @@ def make_engine(url: URL) -> Engine:
                 "PostgreSQL needs the driver psycopg: pip install 'netcarve[postgresql]'."
             ) from error
     arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
-    if url.database in {None, "", ":memory:"}:
+    file = database_file(url)
+    if file is None:
         engine = create_engine(
             url, json_serializer=serializer, connect_args=arguments, poolclass=StaticPool
         )
     else:
-        folder = Path(str(url.database)).absolute().parent
+        folder = file.absolute().parent
         if not folder.is_dir():
             raise StoreError(f"the folder of the database does not exist: {folder}.")
         engine = create_engine(url, json_serializer=serializer, connect_args=arguments)
@@ -95,9 +101,10 @@ def read_only_engine(url: URL) -> Engine:
     Raises:
         StoreError: psycopg is not installed.
     """
-    if url.drivername != "sqlite" or url.database in {None, "", ":memory:"}:
+    file = database_file(url)
+    if file is None:
         return make_engine(url).execution_options(postgresql_readonly=True)
-    file = Path(str(url.database)).absolute()
+    file = file.absolute()
     # SQLite creates the two files of a write-ahead log even for a reader, unless it is told that
     # nobody writes; without such a log nobody has the database open.
     options = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "mode=ro&immutable=1"

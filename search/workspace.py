@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from search.home import working_home
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from search.artifacts import ArtifactStore
     from search.store import Store
 
@@ -22,27 +24,37 @@ class Places:
 
     Attributes:
         home: Folder of everything that has no place of its own.
-        database: Database URL.
+        database: Database URL as it was given, None for `netcarve.db` in the home folder.
         artifacts: URL of the artifacts.
     """
 
     home: Path
-    database: str
+    database: str | None
     artifacts: str
 
     @property
-    def database_file(self) -> Path | None:
-        """The file of a SQLite database, None for another or an in-memory one."""
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
+    def database_url(self) -> URL:
+        """The database.
 
-        try:
-            url = make_url(self.database)
-        except (ArgumentError, ValueError):
-            return None
-        if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
-            return None
-        return Path(str(url.database))
+        Raises:
+            StoreError: What was given is not a URL, or neither SQLite nor PostgreSQL.
+        """
+        from search.store_engine import database_url, sqlite_url
+
+        if self.database is None:
+            return sqlite_url(self.home / "netcarve.db")
+        return database_url(self.database)
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of a SQLite database, None for another or an in-memory one.
+
+        Raises:
+            StoreError: See `database_url`.
+        """
+        from search.store_engine import database_file
+
+        return database_file(self.database_url)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ def find_places(
     folder = home.absolute() if home is not None else working_home()
     return Places(
         folder,
-        database or os.environ.get("NETCARVE_DB") or f"sqlite:///{folder / 'netcarve.db'}",
+        database or os.environ.get("NETCARVE_DB") or None,
         artifacts or os.environ.get("NETCARVE_ARTIFACTS") or str(folder / "artifacts"),
     )
 
@@ -81,7 +93,7 @@ def open_store(home: Path | None = None, database: str | None = None) -> Iterato
     places = find_places(home, database)
     if places.database_file is not None and places.database_file.parent == places.home:
         _create(places.home)
-    with Store(places.database) as store:
+    with Store(places.database_url) as store:
         yield store
 
 

@@ -147,6 +147,24 @@ def test_a_database_of_a_newer_netcarve_is_a_problem_and_stays_as_it_is(tmp_path
     assert file.read_bytes() == before
 
 
+def test_a_database_that_a_killed_process_left_is_not_touched(tmp_path):
+    (tmp_path / "left").mkdir()
+    with Store(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
+        store.devices.record_devices({"cpu": ({}, {})})
+        for file in tmp_path.glob("jobs.db*"):
+            shutil.copy(file, tmp_path / "left")
+
+    def content():
+        # Not its third file, the index of the log, which every reader may write.
+        return [(tmp_path / "left" / name).read_bytes() for name in ("jobs.db", "jobs.db-wal")]
+
+    before = content()
+    assert before[1]
+    found = doctor.check_database(find_places(tmp_path, f"sqlite:///{tmp_path}/left/jobs.db"))
+    assert (found.status, "revision 0" in found.found) == (Status.OK, True)
+    assert content() == before
+
+
 def test_databases_present_absent_and_corrupt(tmp_path):
     file = tmp_path / "jobs.db"
     url = f"sqlite:///{file}"

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 
+from search.doctor import Status, check_database
 from search.errors import ArtifactError, SearchError, StoreError
+from search.names import known_names
 from search.workspace import find_places, open_store, open_workspace
 
 
@@ -27,6 +30,7 @@ def test_what_is_given_goes_before_the_environment_and_that_before_the_default(
     monkeypatch.setenv("NETCARVE_ARTIFACTS", "s3://env")
     assert find_places().home == Path("/env")
     assert find_places().database_file is None
+    assert find_places().database_url.drivername == "postgresql+psycopg"
     given = find_places(Path("here"), "sqlite:///given.db", "memory://given")
     assert given.home == tmp_path / "here"
     assert (given.database, given.artifacts) == ("sqlite:///given.db", "memory://given")
@@ -40,6 +44,22 @@ def test_a_workspace_is_created_where_it_was_asked_for(tmp_path):
     assert (tmp_path / "a" / "home" / "netcarve.db").exists()
     assert any((tmp_path / "a" / "home" / "artifacts").rglob("*"))
     assert not (tmp_path / "netcarve-home").exists()
+
+
+def test_a_home_may_have_any_name(tmp_path):
+    home = tmp_path / "a?b=%20 #c{d}"
+    with open_store(home) as store:
+        record = store.jobs.record_job("job", {}, "space", 0)[0]
+        study = optuna.create_study(storage=store.optuna_storage(), study_name="one")
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert {path.name for path in tmp_path.iterdir()} == {home.name}
+    assert (home / "netcarve.db").is_file()
+    with open_store(home) as store:
+        assert [job.id for job in store.jobs.jobs()] == [record.id]
+        assert len(optuna.load_study(storage=store.optuna_storage(), study_name="one").trials) == 1
+    assert known_names("job", home) == [record.id]
+    found = check_database(find_places(home))
+    assert (found.status, "revision 0" in found.found) == (Status.OK, True)
 
 
 def test_a_database_elsewhere_does_not_need_the_home(tmp_path):

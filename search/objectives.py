@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from search.errors import ObjectiveError
 from spaces.errors import UnknownNameError
-from spaces.settings import explain
 
 FloatArray = NDArray[np.float64]
 Metrics = Mapping[str, FloatArray]
@@ -83,18 +82,6 @@ class _Measured(BaseModel):
         if not isinstance(unit, str) or unit not in METRICS[name].units:
             raise ValueError(f"unit {unit!r} of {kind} {name!r}; allowed: {units}")
         return data
-
-    @classmethod
-    def parse(cls, data: Any) -> Self:
-        """Validate a mapping such as `{name: latency, unit: ms}`.
-
-        Raises:
-            ObjectiveError: An unknown metric, key or unit, or a missing one.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ObjectiveError(explain(error, cls)) from None
 
     @property
     def metric(self) -> Metric:

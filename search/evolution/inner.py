@@ -39,14 +39,10 @@ class EvolutionSettings:
     Attributes:
         population: Survivors of a generation, at least 4.
         generations: Generations after the first.
-        crossover_probability: Share of children with two parents.
-        mutation_rate: Probability that a gene changes; None: one gene a config on average.
     """
 
     population: int = 256
     generations: int = 60
-    crossover_probability: float = 0.9
-    mutation_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.population < 4 or self.generations < 0:
@@ -71,7 +67,6 @@ def evolve(
     settings: EvolutionSettings,
     rng: np.random.Generator,
     initial: Population | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Evolved:
     """NSGA-II (Deb et al., 2002) with duplicate elimination and constrained domination.
 
@@ -82,7 +77,6 @@ def evolve(
         rng: All randomness.
         initial: Configs to start from, filled up with random ones; more than `population` are
             thinned to the best.
-        progress: Called after each generation with ("evolution", generation, generations).
 
     Returns:
         The survivors of the last generation, best first. Fewer than `population` only in a space
@@ -96,7 +90,7 @@ def evolve(
         fresh = novel_samples(space, size - len(population), known, rng)
         population = np.concatenate([population, fresh])
     state = _survivors(_scored(population, score), size)
-    for generation in range(1, settings.generations + 1):
+    for _ in range(settings.generations):
         children = offspring(
             space,
             state.population,
@@ -104,14 +98,10 @@ def evolve(
             size,
             hashes(space, state.population),
             rng,
-            settings.crossover_probability,
-            settings.mutation_rate,
         )
         if len(children):
             born = _scored(children, score)
             state = _survivors(_joined(state, born), size)
-        if progress is not None:
-            progress("evolution", generation, settings.generations)
     return state
 
 

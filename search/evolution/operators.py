@@ -13,23 +13,24 @@ Hashes = NDArray[np.uint64]
 
 # Rounds of variation that may pass before a nearly exhausted neighbourhood is given up.
 _ROUNDS = 12
+# Share of children with two parents; the others have one.
+_CROSSOVER = 0.9
 # log10 of the largest space whose configs are listed when random draws find no new ones.
 _ENUMERABLE = 5.0
 
 
-def tournament(position: IntArray, count: int, rng: np.random.Generator, size: int = 2) -> IntArray:
-    """Winners of random tournaments, with replacement.
+def tournament(position: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    """Winners of random tournaments of two, with replacement.
 
     Args:
         position: (n,) place of every row in the order from best (0) to worst.
         count: Number of tournaments.
         rng: Randomness.
-        size: Contestants per tournament.
 
     Returns:
         Row numbers (count,).
     """
-    contestants = rng.integers(0, len(position), (count, size))
+    contestants = rng.integers(0, len(position), (count, 2))
     best = np.argmin(position[contestants], axis=1)
     return contestants[np.arange(count), best].astype(np.int64)
 
@@ -68,8 +69,6 @@ def offspring(
     count: int,
     seen: Hashes,
     rng: np.random.Generator,
-    crossover_probability: float = 0.9,
-    mutation_rate: float | None = None,
 ) -> Population:
     """Children by tournament, uniform crossover and mutation, none equal to another or to `seen`.
 
@@ -83,20 +82,19 @@ def offspring(
         count: Number of children.
         seen: Hashes of subnets that must not come back, for example of the parents.
         rng: Randomness.
-        crossover_probability: Share of children with two parents; the others have one.
-        mutation_rate: Probability that a gene changes; None: one gene a config on average.
 
     Returns:
         int16 (count, d); fewer rows only when a small space has no more.
     """
-    rate = mutation_rate if mutation_rate is not None else 1.0 / parents.shape[1]
+    # One gene a config on average.
+    rate = 1.0 / parents.shape[1]
     children = np.empty((0, parents.shape[1]), np.int16)
     for _ in range(_ROUNDS):
         wanted = count - len(children)
         first = parents[tournament(position, wanted, rng)]
         second = parents[tournament(position, wanted, rng)]
         crossed = np.where(
-            rng.random((wanted, 1)) < crossover_probability,
+            rng.random((wanted, 1)) < _CROSSOVER,
             crossover(space, first, second, rng),
             first,
         ).astype(np.int16)

@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from search.execution import ExecutionConfig, Executor
+from search.objectives import Objective, Problem
 from search.store import Store
+from spaces import SearchSpace, get_space
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +127,20 @@ def job(store: Store) -> str:
     """The id of a queued job of `store`, on its one device `cpu`."""
     store.devices.record_devices({"cpu": ({"isa": "avx2"}, {"schemes": ["fp32", "w8a8"]})})
     return store.jobs.record_job("Digits demo!", {"epochs": 3}, "space0", 7)[0].id
+
+
+@pytest.fixture(scope="session")
+def space() -> SearchSpace:
+    """The space of the example job."""
+    return get_space("mobilenetv3_digits")
+
+
+@pytest.fixture
+def problem() -> Problem:
+    """Accuracy against latency."""
+    return Problem(
+        (
+            Objective.model_validate({"name": "accuracy", "unit": "%"}),
+            Objective.model_validate({"name": "latency", "unit": "ms"}),
+        )
+    )

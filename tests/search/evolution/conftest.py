@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from search.evolution import Scores
-from spaces import get_space
 from spaces.population import canonicalize, unique
-
-
-@pytest.fixture(scope="session")
-def space():
-    return get_space("mobilenetv3_digits")
 
 
 @pytest.fixture(scope="session")

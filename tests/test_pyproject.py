@@ -37,7 +37,7 @@ def imported(folders):
                 is_absolute = isinstance(node, ast.ImportFrom) and not node.level
                 names = [node.module] if is_absolute else []
             found |= {name.partition(".")[0]: str(path.relative_to(ROOT)) for name in names}
-    here = {path.stem for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    here = {*folders, *(p.stem for folder in folders for p in (ROOT / folder).rglob("*.py"))}
     return {k: v for k, v in found.items() if k not in {*sys.stdlib_module_names, *OWN, *here}}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import completion
 from cli.front import print_front
 from cli.options import (
     ArtifactsOption,
@@ -34,6 +35,14 @@ search = typer.Typer(
 @search.command()
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The job, YAML.")],
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOB",
+            help="Answer with what JOB found instead of training and measuring.",
+            autocompletion=completion.jobs,
+        ),
+    ] = None,
     db: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
     home: HomeOption = None,
@@ -49,7 +58,7 @@ def run(
     from search.workspace import open_workspace
 
     with open_workspace(home, db, artifacts) as work, progress(quiet) as report:
-        done = delivery.run(settings, work.store, work.artifacts, work.home, output, report)
+        done = delivery.run(settings, work.store, work.artifacts, work.home, output, report, replay)
     _print_delivery(done, json)
 
 

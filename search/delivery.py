@@ -12,6 +12,7 @@ from search.export import export_front
 from search.job import JobSettings
 from search.loop import resume_job, run_job
 from search.progress import Progress
+from search.replay import replayed
 from search.report import PLOT_NAME, write_report
 from search.results import FrontMember, front, job_devices
 from search.store import Store
@@ -72,6 +73,7 @@ def run(
     home: Path,
     output: Path | None,
     progress: Progress,
+    replay: str | None = None,
 ) -> Delivery:
     """Run a job to its end, or continue the one with the same settings, and deliver.
 
@@ -82,11 +84,12 @@ def run(
         home: Home folder.
         output: Folder of bundles and report; default: `results/JOB` in the home folder.
         progress: Told how far it is.
+        replay: A job whose stored results answer instead of a verification.
 
     Raises:
         NetcarveError: As `search.loop.run_job` and `search.export.export_front`.
     """
-    job_id = run_job(settings, store, artifacts, home, progress)
+    job_id = run_job(settings, store, artifacts, home, progress, replay)
     return deliver(job_id, store, artifacts, home, output, progress)
 
 
@@ -111,8 +114,10 @@ def deliver(
     output: Path | None,
     progress: Progress,
 ) -> Delivery:
-    """Write bundles of the front, as many as the job says, the report and the plot."""
-    bundles = export(job_id, store, artifacts, home, output, progress)
+    """Write bundles of the front, as many as the job says, the report and the plot; a replay, which
+    built nothing, leaves no bundles."""
+    is_replay = replayed(store.jobs.job(job_id)) is not None
+    bundles = [] if is_replay else export(job_id, store, artifacts, home, output, progress)
     report = write_report(store, job_id, _folder(home, output, job_id))
     # Read after the export: a binary's accuracy on the report split is known from then on.
     devices = [

@@ -16,6 +16,7 @@ from search.errors import SearchError, VerificationError
 from search.job import ExportSettings
 from search.models import BundleRow, JobRow
 from search.progress import Progress, silent
+from search.replay import replayed
 from search.results import DeviceResults, Verified, device_results, job_devices
 from search.session import JobSession
 from search.store import Store
@@ -54,10 +55,12 @@ def export_front(
 
     Raises:
         UnknownNameError: No such job, device or verified config.
-        SearchError: Nothing has been verified yet.
+        SearchError: Nothing has been verified yet, or the job is a replay.
         VerificationError: Not one bundle could be written.
     """
     job = store.jobs.job(job_id)
+    if (source := replayed(job)) is not None:
+        raise SearchError(f"job {job_id} replays {source} and built nothing; export {source}")
     names = job_devices(job)
     if device is not None and device not in names:
         raise UnknownNameError("device of this job", device, names)

@@ -26,6 +26,7 @@ from search.job import JobSettings, Strategy
 from search.lease import Lease
 from search.models import JobRow, JobState, Purpose
 from search.progress import Progress
+from search.replay import REPLAY, Replay, check_replay, replayed
 from search.results import at_bits, device_results, job_devices
 from search.session import RESOURCES, JobSession, supernet_key
 from search.store import Store
@@ -47,6 +48,7 @@ def run_job(
     artifacts: ArtifactStore,
     home: Path,
     progress: Progress,
+    replay: str | None = None,
 ) -> str:
     """Run a job to its end; the same settings continue the job that they started.
 
@@ -56,6 +58,7 @@ def run_job(
         artifacts: Where supernets and subnets go.
         home: The working home: checkpoints, subnets and builds.
         progress: Told about every step.
+        replay: A job whose stored results answer instead of a verification (see `search.replay`).
 
     Returns:
         The job's id.
@@ -63,14 +66,17 @@ def run_job(
     Raises:
         NetcarveError: A mistake in the job, found before anything is written: an unknown space,
             device or value, a constraint that no config of the space meets, unusable data.
+        UnknownNameError: No job to replay of that id.
+        SearchError: The job to replay has another space, supernet, data or other devices.
         NewerDatabaseError: A newer Optuna wrote the studies in the database; likewise found first.
         JobBusyError: Another live process is running this job.
     """
     # Opened for its errors, which must not come after the training.
     store.optuna_storage()
-    job, _ = store.jobs.record_job(
-        settings.name, _resolve(settings, store), settings.search_space().key, settings.seed
-    )
+    spec = _resolve(settings, store)
+    if replay is not None:
+        spec[REPLAY] = check_replay(store.jobs.job(replay), spec)
+    job, _ = store.jobs.record_job(settings.name, spec, settings.search_space().key, settings.seed)
     store.jobs.save_checkpoint(job.id, RESOURCES, settings.resources.model_dump(mode="json"))
     return _continue(job, store, artifacts, home, progress)
 
@@ -156,11 +162,12 @@ class _Loop:
 
     def run(self) -> None:
         session = self.session
-        with (
-            self._phase("train"),
-            session.lock.shared(f"training of {session.job.id}", on_wait=session.waiting),
-        ):
-            ensure_supernet(session)
+        if replayed(session.job) is None:
+            with (
+                self._phase("train"),
+                session.lock.shared(f"training of {session.job.id}", on_wait=session.waiting),
+            ):
+                ensure_supernet(session)
         studies = {
             name: DeviceStudy(session, name, session.spaces[name])
             for name in job_devices(session.job)
@@ -275,9 +282,12 @@ class _Loop:
             together=[[v.config for v in pair] for pair in pairs],
         )
 
-    def _verifier(self) -> Verifier:
-        """The session's verifier, which stops when the lease is lost."""
-        return replace(self.session.verifier, check=self.lease.check)
+    def _verifier(self) -> Verifier | Replay:
+        """What answers for the configs; it stops when the lease is lost."""
+        session, check = self.session, self.lease.check
+        if (source := replayed(session.job)) is not None:
+            return Replay(session.job.id, source, session.store, session.progress, check)
+        return replace(session.verifier, check=check)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

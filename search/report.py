@@ -14,6 +14,7 @@ from predictors import scores
 from search.models import JobRow
 from search.objectives import Constraint
 from search.plots import plot_fronts
+from search.replay import replayed
 from search.results import (
     KB,
     DeviceResults,
@@ -116,9 +117,11 @@ class JobReport:
 
     def _summary(self) -> list[str]:
         settings, data = self.job.spec["settings"], self.job.spec["data"]
+        source = replayed(self.job)
         log10 = self.job.spec["log10_size"]
         return [
             f"- state: {self.state}",
+            *([f"- replayed from {source}: measured then, not again"] if source else []),
             f"- space: {settings['space']}, 10^{log10:.1f} configs",
             f"- data: {settings['data']['name']}, split seed {settings['data']['seed']}: "
             f"{data['train']} train, {data['selection']} selection, {data['report']} report images",

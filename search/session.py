@@ -15,6 +15,7 @@ from search.host_lock import Holder, HostLock
 from search.job import JobSettings
 from search.models import JobRow
 from search.progress import Progress
+from search.replay import replayed
 from search.results import job_space
 from search.store import Store
 from search.verification import Verifier
@@ -77,9 +78,9 @@ class JobSession:
 
     def __enter__(self) -> JobSession:
         with ExitStack() as stack:
-            devices = {
-                name: stack.enter_context(self._device(name)) for name in self.job.spec["devices"]
-            }
+            # A replay asks no device, so it may happen on another host.
+            names = () if replayed(self.job) else self.job.spec["devices"]
+            devices = {name: stack.enter_context(self._device(name)) for name in names}
             executor = stack.enter_context(Executor(self.settings.resources))
             self._stack = stack.pop_all()
         self.verifier = Verifier(

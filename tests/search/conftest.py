@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from search.delivery import Delivery, run
 from search.execution import ExecutionConfig, Executor
+from search.job import parse_job
 from search.objectives import Objective, Problem
+from search.progress import silent
 from search.store import Store
+from search.workspace import Workspace, open_workspace
 from spaces import SearchSpace, get_space
 
 
@@ -40,6 +44,21 @@ def tiny_job() -> dict[str, Any]:
     """The content of a job file that is as small as a real one can be."""
     data: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny_job.yaml").read_text())
     return data
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, runtime_dir: Path) -> Iterator[Workspace]:
+    """A home in which tiny jobs run."""
+    with open_workspace(tmp_path_factory.mktemp("home")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def delivered(workspace: Workspace, tiny_job: dict[str, Any]) -> Delivery:
+    """The tiny job, run once with everything real."""
+    return run(
+        parse_job(tiny_job), workspace.store, workspace.artifacts, workspace.home, None, silent
+    )
 
 
 @pytest.fixture(scope="session")

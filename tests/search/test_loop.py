@@ -18,17 +18,11 @@ from search.models import Purpose
 from search.progress import silent
 from search.report import job_report, write_report
 from search.results import at_bits, device_results, front
-from search.workspace import Workspace, open_workspace
+from search.workspace import Workspace
 from spaces import NetcarveError, SpaceError, UnknownNameError, cost
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DEVICE = "cpu-avx2"
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, runtime_dir):
-    with open_workspace(tmp_path_factory.mktemp("home")) as workspace:
-        yield workspace
 
 
 def _run(workspace: Workspace, tiny_job, **change) -> delivery.Delivery:
@@ -36,11 +30,6 @@ def _run(workspace: Workspace, tiny_job, **change) -> delivery.Delivery:
     return delivery.run(
         settings, workspace.store, workspace.artifacts, workspace.home, None, silent
     )
-
-
-@pytest.fixture(scope="module")
-def delivered(workspace, tiny_job):
-    return _run(workspace, tiny_job)
 
 
 def test_every_verified_evaluation_is_one_trial_and_one_measurement(workspace, delivered):

@@ -109,7 +109,7 @@ def test_a_finished_search_prints_fronts_and_where_things_lie(
     from search import delivery
     from search.summary import fronts
 
-    def deliver(what, store, artifacts, home, output, progress):
+    def deliver(what, store, artifacts, home, output, progress, replay=None):
         progress("search", 1, 2)
         devices = [
             delivery.DeviceDelivery(name, front, [output / name / m.key for m in front])

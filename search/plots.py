@@ -25,11 +25,14 @@ def plot_fronts(devices: Mapping[str, DeviceResults]) -> bytes:
     for (name, results), color in zip(devices.items(), SERIES * len(devices), strict=False):
         points = [(v.measured_ms, 100 * v.accuracy) for v in results.verified]
         front = [(v.measured_ms, 100 * v.accuracy) for v in results.front]
+        # With further objectives a member may be on the front for these alone.
+        stairs = [p for i, p in enumerate(front) if all(p[1] > q[1] for q in front[:i])]
         if points:
             left.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.25, linewidths=0)
         if front:
-            steps = {"drawstyle": "steps-post", "marker": "o", "ms": 5, "lw": 1.6}
-            left.plot(*zip(*front, strict=True), color=color, label=name, **steps)
+            left.scatter(*zip(*front, strict=True), s=22, color=color, linewidths=0)
+            steps = {"drawstyle": "steps-post", "lw": 1.6}
+            left.plot(*zip(*stairs, strict=True), color=color, label=name, **steps)
         pairs = [
             (v.predicted_ms, v.measured_ms) for v in results.verified if v.predicted_ms is not None
         ]

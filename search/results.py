@@ -179,9 +179,9 @@ class DeviceResults:
 
     @cached_property
     def noise(self) -> float:
-        """Relative noise of this device's measurements, from A/A comparisons."""
-        ratios = [abs(v.measurement.aa_ratio - 1) for v in self.verified]
-        return max([LEAST_NOISE, *([float(np.quantile(ratios, 0.9))] if ratios else [])])
+        """Relative noise of the front's latencies: the worst A/A comparison of the sessions that
+        measured its members."""
+        return max([LEAST_NOISE, *(abs(v.measurement.aa_ratio - 1) for v in self.front)])
 
     def distinct(self) -> int:
         """How many members of the front have latencies that differ by more than the noise."""

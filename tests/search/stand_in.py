@@ -26,8 +26,8 @@ from spaces import Config, SearchSpace
 from spaces.population import sample, unique
 
 
-def measurement(ms: float) -> Measurement:
-    return Measurement(ms, ms, ms, 40, 10, "clock", 1.0, 0.01, 1)
+def measurement(ms: float, aa_ratio: float = 1.0) -> Measurement:
+    return Measurement(ms, ms, ms, 40, 10, "clock", aa_ratio, 0.01, 1)
 
 
 @dataclass
@@ -39,6 +39,7 @@ class StandInDevice:
     broken: set[str] = field(default_factory=set)
     sessions: list[list[str]] = field(default_factory=list)
     held: list[list[tuple[str, str]]] = field(default_factory=list)
+    aa_ratios: list[float] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
 
     def time(self, builds: Sequence[Build]) -> list[Measurement]:
@@ -48,7 +49,8 @@ class StandInDevice:
         if self.broken.intersection(keys):
             raise MeasurementError("the child crashed")
         self.sessions.append(keys)
-        return [measurement(1.0 + int(key, 16) / 16**16) for key in keys]
+        ratio = self.aa_ratios.pop(0) if self.aa_ratios else 1.0
+        return [measurement(1.0 + int(key, 16) / 16**16, ratio) for key in keys]
 
 
 @dataclass

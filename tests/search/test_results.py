@@ -51,7 +51,10 @@ def test_when_nothing_is_feasible_the_closest_come():
 
 
 def test_latencies_are_distinct_when_they_differ_by_more_than_the_noise():
-    found = results((0.9, 0.1, 1.05), (0.92, 0.103, 1.05), (0.95, 0.12, 1.05), (0.96, 0.2, 1.05))
+    off_the_front = (0.5, 0.4, 1.3)
+    found = results(
+        (0.9, 0.1, 1.0), (0.92, 0.103, 0.95), (0.95, 0.12, 1.0), (0.96, 0.2, 1.02), off_the_front
+    )
     assert found.noise == pytest.approx(0.05)
     assert found.distinct() == 3
 

@@ -86,6 +86,19 @@ def test_no_session_splits_a_group(stand):
     assert _sessions(configs[:1], [configs[:2]]) == [[configs[:1]]]
 
 
+@pytest.mark.parametrize(
+    ("ratios", "sessions", "kept"),
+    [([0.98], 1, 0.98), ([1.2, 0.99], 2, 0.99), ([1.2, 0.9, 0.95, 1.0], 3, 0.95)],
+)
+def test_a_session_that_disagrees_with_itself_is_repeated(stand, ratios, sessions, kept):
+    device = stand.devices["cpu"]
+    device.aa_ratios = list(ratios)
+    verify(stand, stand.configs(2))
+    assert len(device.sessions) == sessions
+    rows = stand.store.results.measurements(stand.job.id)
+    assert [row.measurement["aa_ratio"] for row in rows] == [kept, kept]
+
+
 def test_a_crash_in_a_session_leaves_the_pairs_together(stand):
     configs = stand.configs(5)
     stand.devices["cpu"].broken = {configs[4].key}

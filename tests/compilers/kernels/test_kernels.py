@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,22 +50,44 @@ def child(*arguments: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
+def every(isa: str) -> int:
+    # avx512 shares its arithmetic with avx2 and its vectors with avx512_vnni.
+    return 3 if isa == "avx512" else 1
+
+
+Children = dict[tuple[str, str], Future[str]]
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Children]:
+    """(What, ISA) -> what a child printed, one child per processor at a time."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        outputs = {
+            ("outputs", isa): pool.submit(child, str(CHECKS), isa, str(every(isa)))
+            for isa in host_isas()
+        }
+        assembly = {
+            ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa) for isa in host_isas()
+        }
+        yield outputs | assembly
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", host_isas())
-def test_outputs_match_the_references_and_stay_in_bounds(isa: str) -> None:
-    # avx512 shares its arithmetic with avx2 and its vectors with avx512_vnni.
-    every = 3 if isa == "avx512" else 1
-    result = json.loads(child(str(CHECKS), isa, str(every)))
+def test_outputs_match_the_references_and_stay_in_bounds(isa: str, children: Children) -> None:
+    result = json.loads(children["outputs", isa].result())
     assert result["failures"] == []
-    assert result["cases"] * every > 100
-    assert result["elements"] * every > 20_000
+    assert result["cases"] * every(isa) > 100
+    assert result["elements"] * every(isa) > 20_000
     assert result["differing"] <= 1e-4 * result["elements"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", host_isas())
-def test_the_code_uses_the_instructions_of_its_isa_and_no_others(isa: str) -> None:
-    for kernel, code in json.loads(child("-c", ASSEMBLY, isa)).items():
+def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
+    isa: str, children: Children
+) -> None:
+    for kernel, code in json.loads(children["assembly", isa].result()).items():
         instructions = re.findall(r"^\t(v\w+)", code, re.MULTILINE)
         multiply_adds = [name for name in instructions if name.startswith("vfmadd")]
         dots = [name for name in instructions if name in ("vpdpbusd", "vpmaddwd")]

@@ -98,7 +98,12 @@ def wait_for(condition, seconds: float) -> bool:
 MOMENTS = {
     "training, after a checkpoint": lambda job: job.doing("training") and job.steps() >= 1,
     "training, further on": lambda job: job.doing("training") and job.steps() >= 4,
-    "evaluating": lambda job: job.doing("accuracy evaluation") and job.evaluations() >= 1,
+    "evaluating the references": lambda job: (
+        job.doing("accuracy evaluation") and job.evaluations() >= 1
+    ),
+    "evaluating, further on": lambda job: (
+        job.doing("accuracy evaluation") and job.evaluations() >= 4
+    ),
     "measuring": lambda job: job.doing("measurement"),
     "measuring again": lambda job: job.doing("measurement"),
     "verifying a generation": lambda job: job.evaluations() >= 9,

@@ -74,7 +74,12 @@ def calibrated(tiny_space: SearchSpace, digits: DataSplits) -> Supernet:
 @pytest.fixture(scope="session")
 def quick_config() -> SupernetConfig:
     return SupernetConfig(
-        warmup_epochs=6, epochs=4, batch_size=64, random_configs=1, checkpoint_every=10
+        warmup_epochs=6,
+        epochs=4,
+        batch_size=64,
+        random_configs=1,
+        weight_decay=0.02,
+        checkpoint_every=10,
     )
 
 

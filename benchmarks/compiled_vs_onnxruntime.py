@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _figures import show_figures
 
 SPACE = "mobilenetv3_digits"
 SUBNETS = 5
@@ -223,11 +224,7 @@ def main() -> None:
         )
     figures = {f"{name}_geomean": geomean(values) for name, values in ratios.items()}
     figures["aa_ratio"] = rows[0]["compiled"]["aa_ratio"]
-    for name, value in figures.items():
-        bound = " ".join(map(str, TARGETS[name])) if name in TARGETS else ""
-        print(f"{name} {value:.3f} {bound}")
-    if options.json:
-        options.json.write_text(json.dumps({"figures": figures, "targets": TARGETS}, indent=1))
+    show_figures(figures, TARGETS, options.json)
 
 
 if __name__ == "__main__":

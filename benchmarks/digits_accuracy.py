@@ -10,9 +10,10 @@ Run `python benchmarks/digits_accuracy.py [--json FILE]`; three trainings take t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
+
+from _figures import report, show_figures
 
 from search.export import binary_accuracy
 from search.job import JobSettings, load_job, parse_job
@@ -20,7 +21,6 @@ from search.loop import run_job
 from search.results import device_results, job_devices
 from search.session import JobSession
 from search.workspace import Workspace, open_workspace
-from spaces.files import atomic_write_text
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits.yaml"
 SPLIT_SEEDS = (211, 212, 213)
@@ -33,12 +33,6 @@ def settings_for(split_seed: int) -> JobSettings:
     content["name"] = f"digits-split-{split_seed}"
     content["data"] |= {"seed": split_seed}
     return parse_job(content)
-
-
-def report(phase: str, done: int, total: int) -> None:
-    """One line per finished phase."""
-    if done == total:
-        print(f"  {phase}: {total}", flush=True)
 
 
 def best_of(workspace: Workspace, split_seed: int) -> tuple[str, str, float, float]:
@@ -70,10 +64,7 @@ def main() -> None:
     for seed, device, key, selected, reported in rows:
         print(f"{seed:10d}  {device:10}  {key:16}  {selected:11.2f}  {reported:8.2f}")
     figures = {"report_accuracy_mean": statistics.mean(row[-1] for row in rows)}
-    print(f"\nreport_accuracy_mean {figures['report_accuracy_mean']:.2f} % (target >= 98.3 %)")
-    if arguments.json:
-        content = {"figures": figures, "targets": TARGETS}
-        atomic_write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+    show_figures(figures, TARGETS, arguments.json)
 
 
 if __name__ == "__main__":

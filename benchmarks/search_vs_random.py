@@ -12,12 +12,12 @@ trained first (minutes) unless `make search` has left it in the home folder.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _figures import report, show_figures
 
 from compilers import Build
 from search.job import JobSettings, Strategy, load_job, parse_job
@@ -26,7 +26,6 @@ from search.pareto import hypervolume
 from search.results import DeviceResults, Verified, device_results, job_devices
 from search.session import JobSession
 from search.workspace import Workspace, open_workspace
-from spaces.files import atomic_write_text
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits.yaml"
 SEEDS = range(5)
@@ -43,12 +42,6 @@ def settings_for(seed: int, strategy: Strategy) -> JobSettings:
     content["objectives"] = [o for o in content["objectives"] if o["name"] in compared]
     content["search"] |= {"strategy": strategy.value, "precision_twins": 0}
     return parse_job(content)
-
-
-def report(phase: str, done: int, total: int) -> None:
-    """One line per finished phase."""
-    if done == total:
-        print(f"  {phase}: {total}", flush=True)
 
 
 def verified_by(workspace: Workspace, settings: JobSettings) -> tuple[JobSession, DeviceResults]:
@@ -115,10 +108,7 @@ def main() -> None:
     for seed, count, ours, random, ratio in rows:
         print(f"{seed:4d}  {count:11d}  {ours:.5f}  {random:.5f}  {ratio:.4f}")
     figures = {"hv_ratio": statistics.mean(row[-1] for row in rows)}
-    print(f"\nhv_ratio {figures['hv_ratio']:.4f} (target >= {TARGETS['hv_ratio'][1]})")
-    if arguments.json:
-        content = {"figures": figures, "targets": TARGETS}
-        atomic_write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+    show_figures(figures, TARGETS, arguments.json)
 
 
 if __name__ == "__main__":

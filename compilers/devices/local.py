@@ -60,6 +60,14 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "netcarve"
 
 
+def processor_name() -> str:
+    """The name that Linux gives to this machine's processor; `unknown CPU` where it gives none."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "unknown CPU")
+
+
 @DEVICES.register("local_cpu")
 class LocalCpu(Device):
     """This CPU with `config.isa`, one thread, batch 1. See `Device`.
@@ -87,10 +95,7 @@ class LocalCpu(Device):
     @property
     def hardware(self) -> str:
         """See `Device.hardware`."""
-        path = Path("/proc/cpuinfo")
-        lines = path.read_text().splitlines() if path.exists() else []
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, "unknown CPU")
+        return processor_name()
 
     def probe(self) -> DeviceCapabilities:
         """See `Device.probe`: small kernels are compiled, run and checked in a child.

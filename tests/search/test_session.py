@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import compilers.targets as targets
-from compilers.devices import LocalCpu
+from compilers.devices.local import processor_name
 from compilers.errors import DeviceError
 from compilers.targets import host_isas
 from search.job import parse_job
@@ -12,7 +12,7 @@ from search.progress import silent
 from search.session import JobSession
 from search.workspace import open_workspace
 
-HOST = LocalCpu.hardware.fget(None)  # type: ignore[attr-defined]
+HOST = processor_name()
 
 
 @pytest.fixture

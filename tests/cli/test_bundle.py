@@ -160,8 +160,8 @@ def test_a_measurement_waits_for_the_host_and_owns_it(netcarve, bundle, monkeypa
     assert HostLock().holders() == ()
 
 
-@pytest.mark.parametrize("command", ["run", "verify"])
-@pytest.mark.parametrize("name", ["library.so", "subnet.safetensors", "manifest.json"])
+@pytest.mark.parametrize("command", ["run", "verify", "native"])
+@pytest.mark.parametrize("name", ["library.so", "subnet.safetensors", "runner.cc", "manifest.json"])
 def test_a_corrupt_bundle_is_named_and_not_loaded(netcarve, damaged, name, command):
     content = bytearray((damaged / name).read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -171,6 +171,28 @@ def test_a_corrupt_bundle_is_named_and_not_loaded(netcarve, damaged, name, comma
     assert (done.exit_code, done.stdout) == (2, "")
     assert "corrupt" in done.stderr
     assert name in done.stderr
+
+
+def test_native_builds_an_executable_in_the_bundle(netcarve, bundle, tmp_path):
+    folder = Path(shutil.copytree(bundle, tmp_path / "subnet"))
+    done = netcarve("bundle", "native", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    executable = Path(found["executable"])
+    assert executable == folder / "native" / "run"
+    assert found["bytes"] == sum(file.stat().st_size for file in executable.parent.iterdir())
+    command = [executable, "--input", bundle / "input.npy", "--output", tmp_path / "y.npy"]
+    subprocess.run(command, env={}, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(bundle / "output.npy"))
+    assert netcarve("bundle", "verify", folder, "--no-measure").exit_code == 0
+
+
+def test_native_without_a_compiler_is_one_clear_error(netcarve, bundle):
+    done = netcarve("bundle", "native", bundle, "--compiler", "no-such-compiler")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no compiler 'no-such-compiler'")
+    assert done.stderr.count("\n") == 1
+    assert not (bundle / "native").exists()
 
 
 def test_what_is_no_bundle_or_no_input(netcarve, bundle, tmp_path):

@@ -13,11 +13,15 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil, sqrt
 from statistics import median
 from typing import Any
 
 CLOCK = "perf_counter_ns"
+
+Sampler = Callable[[int], float]
+"""Makes a batch of so many calls; the mean milliseconds of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +97,39 @@ def measure_interleaved(
     Returns:
         One measurement per function, in order, all with the same A/A ratio.
     """
-    every = [*functions, twin or functions[0]]
+    return measure_samplers(
+        [partial(_sample, function) for function in functions],
+        config,
+        None if twin is None else partial(_sample, twin),
+    )
+
+
+def measure_samplers(
+    samplers: Sequence[Sampler],
+    config: MeasurementConfig = MeasurementConfig(),
+    twin: Sampler | None = None,
+    clock: str = CLOCK,
+) -> list[Measurement]:
+    """Time what brings its own stop watch, for example a loop on another machine.
+
+    Args:
+        samplers: One per binary, at least one.
+        config: How long.
+        twin: A second instance of `samplers[0]` for the A/A ratio; itself when None.
+        clock: What the samplers read.
+
+    Returns:
+        As `measure_interleaved`.
+    """
+    every = [*samplers, twin or samplers[0]]
     order = list(range(len(every)))
     shuffle = random.Random(config.seed)  # noqa: S311 - not a secret
-    batches, warmups = zip(*(_calibrate(function, config) for function in every), strict=True)
+    batches, warmups = zip(*(_calibrate(sampler, config) for sampler in every), strict=True)
     samples: list[list[float]] = [[] for _ in every]
     for repeat in range(1, config.max_repeats + 1):
         shuffle.shuffle(order)
         for index in order:
-            samples[index].append(_sample(every[index], batches[index]))
+            samples[index].append(every[index](batches[index]))
         if repeat >= config.min_repeats and all(
             median_interval(taken) < config.interval for taken in samples
         ):
@@ -114,7 +142,7 @@ def measure_interleaved(
             p90_ms=quantile(taken, 0.9),
             repeats=len(taken),
             warmup=warmup,
-            clock=CLOCK,
+            clock=clock,
             aa_ratio=ratio,
             interval=median_interval(taken),
             batch=batch,
@@ -157,11 +185,11 @@ def _sample(function: Callable[[], object], batch: int) -> float:
     return (time.perf_counter_ns() - start) / batch / 1e6
 
 
-def _calibrate(function: Callable[[], object], config: MeasurementConfig) -> tuple[int, int]:
+def _calibrate(sampler: Sampler, config: MeasurementConfig) -> tuple[int, int]:
     """Warm up; return the calls of one batch and the calls made."""
     calls, spent = 0, 0.0
     while calls < 3 or spent < config.warmup_ms:
-        spent += _sample(function, 1)
+        spent += sampler(1)
         calls += 1
-    best = min(_sample(function, 1) for _ in range(5))
+    best = min(sampler(1) for _ in range(5))
     return max(1, ceil(config.batch_ms / best)), calls + 5

@@ -84,6 +84,8 @@ def verify(
     if latency is not None:
         spread = f"p10 to p90: {latency.p10_ms:.4f} to {latency.p90_ms:.4f} ms"
         pairs.append(("latency", f"{latency.median_ms:.4f} ms, {spread}"))
+        if latency.throttled:
+            pairs.append(("warning", "calls became slower while they were measured"))
     print_pairs(pairs)
 
 

@@ -22,6 +22,7 @@ from compilers.fusion import fuse
 from compilers.graph import Graph
 from compilers.kernel_library import KernelLibrary
 from compilers.onnx_export import check_onnx, export_onnx
+from compilers.peaks import measure_roofline
 from compilers.probe import probe, write_trials
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
@@ -134,4 +135,15 @@ def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-COMMANDS = {"build": build, "onnx": onnx, "probe": probe_kernels, "trials": trials}
+def roofline(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the peaks of the processor that this child is pinned to, on `isa`."""
+    return measure_roofline(resolve_isa(arguments["isa"])).to_json()
+
+
+COMMANDS = {
+    "build": build,
+    "onnx": onnx,
+    "probe": probe_kernels,
+    "trials": trials,
+    "roofline": roofline,
+}

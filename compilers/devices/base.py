@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compilers.kernel_timing import InferenceTiming
     from compilers.measurement import Measurement, MeasurementConfig
+    from compilers.roofline import Roofline
     from supernet.extract import Subnet
 
 DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
@@ -144,6 +146,33 @@ class Device(ABC):
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
         """
+
+    def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
+        """Latencies of an inference and of each of its kernel calls, in one child process.
+
+        The peak memory is that of one inference when the device was not used before.
+
+        Raises:
+            DeviceError: This kind of device cannot time single kernels.
+            MeasurementError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
+        """
+        raise self._cannot("time single kernels")
+
+    def roofline(self) -> Roofline:
+        """The peak rates and bandwidths of one thread, measured on the instruction set built for.
+
+        Raises:
+            DeviceError: This kind of device cannot measure them.
+            MeasurementError, ChildCrashError, ChildTimeoutError: As `profile`.
+        """
+        raise self._cannot("measure its roofline")
+
+    def _cannot(self, what: str) -> DeviceError:
+        return DeviceError(
+            f"device {self.config.name}: the kind {self.config.kind!r} cannot {what}"
+        )
 
     @abstractmethod
     def export_onnx(self, build: Build, path: str | Path) -> float:

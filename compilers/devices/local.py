@@ -6,15 +6,20 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from compilers.built import Build
 from compilers.devices.base import DEVICES, DeviceConfig
 from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
 from compilers.host import processor_name
 from compilers.isolation import Worker
 from compilers.kernel_library import generator_key
+from compilers.kernel_timing import InferenceTiming
+from compilers.measurement import MeasurementConfig
+from compilers.roofline import Roofline
 from compilers.targets import Isa
 from spaces.files import atomic_write_text, sha256_file
 from spaces.layer_spec import Operator
@@ -79,6 +84,22 @@ class LocalCpu(HostBuiltDevice):
 
     def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
         return self._runtime.request(command, arguments, RUN_TIMEOUT)
+
+    def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
+        """See `Device.profile`."""
+        request = {
+            "library": str(build.library),
+            "input_shape": build.input_shape,
+            "symbols": [record.symbol for record in build.kernels],
+            "config": asdict(config or MeasurementConfig()),
+        }
+        return InferenceTiming.from_json(self._execute("profile", request))
+
+    def roofline(self) -> Roofline:
+        """See `Device.roofline`: compiled and run in a child pinned as measurements are."""
+        with Worker("compiler", MeasurementError, cpus=self._runtime.cpus) as worker:
+            answer = worker.request("roofline", {"isa": self.isa.name}, RUN_TIMEOUT)
+        return Roofline.from_json(answer)
 
     def close(self) -> None:
         """See `Device.close`."""

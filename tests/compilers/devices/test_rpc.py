@@ -68,7 +68,19 @@ def test_measurements_are_the_servers_own_and_without_the_network(remote, device
         assert local.p10_ms < 4 * there.p90_ms
     (ratio,) = {measurement.aa_ratio for measurement in found}
     assert 0.5 < ratio < 2
+    # The loop that watches the clock would run on the wrong machine.
+    assert all(there.reference_drift is None and there.drift is not None for there in found)
     assert remote.time([]) == []
+
+
+def test_what_needs_the_measured_processor_itself_is_refused(remote, builds):
+    cold = dataclasses.replace(SHORT, cache="cold")
+    with pytest.raises(MeasurementError, match="another machine's caches cannot be flushed"):
+        remote.time([builds["fp32"]], cold)
+    with pytest.raises(DeviceError, match="board: the kind 'tvm_rpc' cannot time single kernels"):
+        remote.profile(builds["fp32"])
+    with pytest.raises(DeviceError, match=r"board: .*cannot measure its roofline"):
+        remote.roofline()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compilers.errors import KernelError
+from compilers.errors import KernelError, TargetError
 from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
 from compilers.kernels.base import LayerParams, QParams
 from compilers.targets import ISAS
@@ -34,6 +34,24 @@ def test_symbols_are_identifiers_unique_per_kernel_and_isa() -> None:
     symbols = [kernel.symbol(isa) for kernel in kernels for isa in ISAS.values()]
     assert len(set(symbols)) == len(kernels) * len(ISAS)
     assert all(symbol.isidentifier() for symbol in symbols)
+
+
+def test_threads_are_part_of_the_symbol_and_at_least_one() -> None:
+    kernel = Quantize(1000, 64)
+    assert VNNI.threads == 1
+    two = VNNI.with_threads(2)
+    assert kernel.symbol(two) != kernel.symbol(VNNI)
+    assert kernel.symbol(two).isidentifier()
+    assert kernel.symbol(two.with_threads(1)) == kernel.symbol(VNNI)
+    with pytest.raises(TargetError, match="0 threads"):
+        VNNI.with_threads(0)
+
+
+@pytest.mark.parametrize(("rows", "parallel"), [(1000, True), (10, False)])
+def test_only_work_that_pays_is_divided(rows: int, parallel: bool) -> None:
+    function = Quantize(rows, 640).prim_func(VNNI.with_threads(2))
+    assert ("T.parallel(2)" in function.script()) == parallel
+    assert "T.parallel" not in Quantize(rows, 640).prim_func(VNNI).script()
 
 
 def test_equal_descriptions_are_one_kernel() -> None:

@@ -95,12 +95,11 @@ class FloatCode(DepthwiseCode):
 
     def rows(self, channel: Index) -> None:
         kernel, em = self.kernel, self.em
-        runs = column_runs(
-            kernel.out_width, kernel.width, kernel.kernel, kernel.stride, self.column_limit()
-        )
+        window = (kernel.kernel, kernel.stride, kernel.kernel // 2)
+        runs = column_runs(kernel.out_width, kernel.width, *window, self.column_limit())
 
         def row(oh: Index) -> None:
-            taps = window_rows(em, oh, kernel.height, kernel.kernel, kernel.stride)
+            taps = window_rows(em, oh, kernel.height, *window)
             for run in runs:
 
                 def tile(i: Index, run: ColumnRun = run) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE)
 RUNNER_SCRIPT = "build_runner.sh"
-RUNNER_FILES = (RUNNER_SCRIPT, "bundle.h", "model.h", "npy.h", "runner.cc")
+RUNNER_FILES = (RUNNER_SCRIPT, "bundle.h", "model.h", "npy.h", "runner.cc", "threads.h")
 """Sources of the native runner, as they lie in every bundle and in the folder `runner`."""
 
 OUTPUT_TOLERANCE = 1e-4
@@ -162,6 +162,7 @@ def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
         "tolerance": build.tolerance,
         "difference": build.difference,
         "isa": build.isa,
+        "threads": build.threads,
         "cpu_flags": list(build.cpu_flags),
         "device": device.config.model_dump(),
         "hardware": build.hardware,
@@ -231,6 +232,7 @@ def load_bundle(path: str | Path) -> Build:
             folder=Path(path),
             specs=tuple(map(LayerSpec.from_json, manifest["layers"])),
             isa=manifest["isa"],
+            threads=manifest["threads"],
             cpu_flags=tuple(manifest["cpu_flags"]),
             input_shape=tuple(manifest["input_shape"]),
             kernels=tuple(KernelRecord(**record) for record in manifest["kernels"]),
@@ -273,7 +275,7 @@ def verify_bundle(
             x = bundle_runtime.read_input(folder / manifest["sample"]["input"], build.input_shape)
             expected = bundle_runtime.load_array(folder / manifest["sample"]["output"])
             if device is None:
-                config = DeviceConfig(name="this-cpu", isa=build.isa)
+                config = DeviceConfig(name="this-cpu", isa=build.isa, threads=build.threads)
                 device = stack.enter_context(LocalCpu(config))
             difference = compare(device.run(build, x), expected, OUTPUT_TOLERANCE)
             measured = None

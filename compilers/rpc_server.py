@@ -24,7 +24,8 @@ from typing import NoReturn
 
 from compilers.errors import DeviceError
 from compilers.host import processor_name
-from compilers.rpc_session import HOST_FUNCTION
+from compilers.rpc_session import HOST_FUNCTION, THREADS_FUNCTION
+from compilers.runtime import use_threads
 from compilers.targets import host_cpu_flags
 from compilers.worker import die_with_parent
 
@@ -71,6 +72,7 @@ def serve(
 
         server.logger.setLevel(logging.WARNING)
         tvm.register_global_func(HOST_FUNCTION, _describe)
+        tvm.register_global_func(THREADS_FUNCTION, _use_threads)
         # A session inherits its connection and what was registered.
         multiprocessing.set_start_method("fork", force=True)
         os.register_at_fork(after_in_child=partial(_become_session, os.getpid()))
@@ -118,6 +120,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _describe() -> str:
     return json.dumps({"processor": processor_name(), "flags": sorted(host_cpu_flags())})
+
+
+def _use_threads(threads: int) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if threads <= len(cpus):
+        os.sched_setaffinity(0, cpus[-threads:])
+        use_threads(threads)
 
 
 def _end_sessions() -> None:

@@ -38,7 +38,7 @@ class DeviceConfig(BaseModel):
         kind: A name in `DEVICES`.
         isa: Instruction set to compile for, a name that the kind of device knows; `native`: the
             best it has.
-        threads: Threads of one inference.
+        threads: Threads of one inference, each on a processor of its own.
         batch: Inputs of one inference.
     """
 

@@ -61,7 +61,7 @@ def default_cache() -> Path:
 
 
 class HostBuiltDevice(Device):
-    """A device of one thread and batch 1 whose binaries this host compiles. See `Device`.
+    """A device of batch 1 whose binaries this host compiles. See `Device`.
 
     Builds happen in one long-lived child, which is replaced when it crashes. Each is run and
     checked where it is compiled, so this host must execute the device's instruction set too.
@@ -69,15 +69,16 @@ class HostBuiltDevice(Device):
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         super().__init__(config, cache or default_cache())
-        for name, value in (("threads", config.threads), ("batch", config.batch)):
-            if value != 1:
-                raise DeviceError(f"device {config.name}: {name} is {value}; allowed: 1")
-        self._compiler = Worker("compiler", BuildError)
+        if config.batch != 1:
+            raise DeviceError(f"device {config.name}: batch is {config.batch}; allowed: 1")
+        if config.threads < 1:
+            raise DeviceError(f"device {config.name}: threads is {config.threads}; allowed: >= 1")
+        self._compiler = Worker("compiler", BuildError, threads=config.threads)
 
     @property
     @abstractmethod
     def isa(self) -> Isa:
-        """Instruction set of the device's binaries."""
+        """Instruction set of the device's binaries, with the threads of one inference."""
 
     @abstractmethod
     def _check_kernels(self, operator: Operator, scheme: str) -> None:
@@ -96,10 +97,14 @@ class HostBuiltDevice(Device):
             CompilerError: As `Device.run` and `Device.time`.
         """
 
+    def _target(self) -> dict[str, Any]:
+        """What the compiling child is told of the device."""
+        return {"isa": self.isa.name, "threads": self.isa.threads}
+
     def _resolve(self, isa: str, flags: frozenset[str] | None = None) -> Isa:
         """The instruction set that a user named, on a CPU with `flags`; on this one when None."""
         try:
-            return resolve_isa(isa, flags)
+            return resolve_isa(isa, flags).with_threads(self.config.threads)
         except TargetError as error:
             raise DeviceError(
                 f"device {self.config.name}: {error} (this CPU: {processor_name()})"
@@ -161,7 +166,7 @@ class HostBuiltDevice(Device):
             np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
             request = {
                 "folder": str(folder),
-                "isa": self.isa.name,
+                **self._target(),
                 "kernels": str(self.cache / "kernels"),
             }
             report = self._compiler.request("build", request, BUILD_TIMEOUT)

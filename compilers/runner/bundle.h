@@ -19,10 +19,13 @@
 
 namespace netcarve {
 
+constexpr int kMostThreads = 1024;
+
 struct Bundle {
   std::filesystem::path library;
   std::vector<std::int64_t> input_shape;  // [1, C, H, W]
   std::string isa;
+  int threads;  // that kernels divide their work over
   std::vector<std::string> cpu_flags;  // as in /proc/cpuinfo
 };
 
@@ -68,6 +71,11 @@ inline Bundle parse(const std::string& text) {
     throw std::runtime_error("corrupt: input_shape is not [1, C, H, W]");
   }
   bundle.isa = std::string(field<tvm::ffi::String>(manifest, "isa"));
+  const auto threads = field<std::int64_t>(manifest, "threads");
+  if (threads < 1 || threads > kMostThreads) {
+    throw std::runtime_error("corrupt: threads is " + std::to_string(threads));
+  }
+  bundle.threads = static_cast<int>(threads);
   for (const tvm::ffi::Any& flag : field<json::Array>(manifest, "cpu_flags")) {
     bundle.cpu_flags.emplace_back(typed<tvm::ffi::String>(flag, "cpu_flags"));
   }

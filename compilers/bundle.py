@@ -33,6 +33,7 @@ import compilers.runtime as bundle_runtime
 from compilers.built import (
     INPUT_FILE,
     LIBRARY_FILE,
+    ONNX_FILE,
     OUTPUT_FILE,
     Build,
     KernelRecord,
@@ -120,9 +121,15 @@ def write_bundle(
         The folder.
 
     Raises:
+        BundleError: The device's builds hold no library.
         MismatchError: The ONNX twin's outputs differ from the module's.
         CompilerError: The ONNX export failed.
     """
+    if not device.deploys:
+        raise BundleError(
+            f"device {device.config.name}: the kind {device.config.kind!r} runs no compiled "
+            "library, so there is nothing to deploy"
+        )
     target = Path(path)
     packed_path = target.with_name(target.name + ".tar.gz")
     with atomic_directory(target) as folder:
@@ -132,7 +139,7 @@ def write_bundle(
         for name in RUNNER_FILES:
             shutil.copyfile(Path(__file__).parent / "runner" / name, folder / name)
         np.save(folder / OUTPUT_FILE, device.run(build, np.load(build.folder / INPUT_FILE)))
-        onnx_difference = device.export_onnx(build, folder / "model.onnx")
+        onnx_difference = device.export_onnx(build, folder / ONNX_FILE)
         manifest = _manifest(build, device, info)
         manifest["onnx_difference"] = onnx_difference
         manifest["files"] = {

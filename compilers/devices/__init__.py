@@ -5,6 +5,7 @@ from __future__ import annotations
 from compilers.built import Build
 from compilers.devices.base import DEVICES, Device, DeviceConfig, make_device, parse_device
 from compilers.devices.local import LocalCpu
+from compilers.devices.peers import OnnxRuntimeDevice, TorchDevice
 from compilers.devices.rpc import RpcConfig, RpcDevice
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Device",
     "DeviceConfig",
     "LocalCpu",
+    "OnnxRuntimeDevice",
     "RpcConfig",
     "RpcDevice",
+    "TorchDevice",
     "make_device",
     "parse_device",
 ]

@@ -61,6 +61,7 @@ class Device(ABC):
 
     Attributes:
         Config: The settings of this kind of device.
+        deploys: Whether its builds hold a library, and can become bundles.
 
     Args:
         config: What the user wrote.
@@ -71,6 +72,7 @@ class Device(ABC):
     """
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+    deploys: ClassVar[bool] = True
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config

@@ -43,6 +43,7 @@ from compilers.check import compare
 from compilers.errors import BundleError, CompilerError
 from compilers.measurement import Measurement
 from compilers.runtime import FORMAT, MANIFEST, BundleRuntimeError
+from compilers.signature import Signature
 from spaces.archive import Limits, pack_folder, unpack_folder
 from spaces.cost import cost
 from spaces.errors import ArchiveError, NetcarveError
@@ -260,21 +261,26 @@ def verify_bundle(
     device: Device | None = None,
     measure: bool = True,
     measuring: AbstractContextManager[object] | None = None,
+    signature: Signature | None = None,
 ) -> Verification:
-    """Check a bundle: hashes first, then the processor, outputs, and the latency here.
+    """Check a bundle: its signature and hashes, then the processor, outputs, and the latency here.
 
     Args:
         path: Folder or .tar.gz.
         device: Where to run it; this CPU with the bundle's ISA when None.
         measure: Whether to measure again.
         measuring: Entered while it measures, for example a lock that keeps other work away.
+        signature: Must be a signature of the manifest, which is checked before it is read.
 
     Raises:
-        BundleError: A file is missing, corrupt, or not for this processor; or outputs differ.
+        BundleError: The signature is not that of the key; a file is missing, corrupt, or not for
+            this processor; or outputs differ.
     """
     from compilers.devices import DeviceConfig, LocalCpu
 
     with opened(path) as folder, contextlib.ExitStack() as stack:
+        if signature is not None:
+            signature.check(folder / MANIFEST)
         build = load_bundle(folder)
         manifest = bundle_runtime.read_manifest(folder)
         try:

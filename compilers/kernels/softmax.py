@@ -1,0 +1,130 @@
+"""Softmax over rows, and the exponentials that it shares with attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import e, log2
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compilers.errors import KernelError
+from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.emitter import (
+    Buffer,
+    Emitter,
+    Expr,
+    Index,
+    broadcast,
+    load,
+    maximum,
+    splat,
+)
+from compilers.kernels.tiling import thread_chunks
+from compilers.kernels.vector_math import exp2, reduce_lanes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tvm import tirx
+
+    from compilers.targets import Isa
+
+LOG2_E = log2(e)
+
+MASKED = -1e30
+"""Score of what takes no part: finite, so that a row of nothing else is averaged, not NaN."""
+
+
+@dataclass(frozen=True)
+class Softmax(Kernel):
+    """`out[i, :] = exp(x[i, :]) / sum(exp(x[i, :]))`, float32.
+
+    Arguments of the function: x, output.
+    """
+
+    kind: ClassVar[str] = "softmax"
+    input_dtype: ClassVar[DType] = "float32"
+    output_dtype: ClassVar[DType] = "float32"
+
+    rows: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.channels) < 1:
+            raise KernelError(f"softmax of {self.rows} x {self.channels}: every size must be >= 1")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """See `Kernel.constants`: there are none."""
+        del isa, params
+        return ()
+
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        em, lanes = Emitter(), isa.vector_lanes
+        x = em.argument("x", self.input_shape)
+        out = em.argument("out", self.output_shape)
+        vectors = -(-self.channels // lanes)
+        chunks = thread_chunks(isa, self.rows * vectors * 12.0, self.rows)
+
+        def chunk(part: Index) -> None:
+            scores = em.scratch((1, vectors * lanes))
+            first, count = em.share(self.rows, part, chunks)
+
+            def row(i: Index) -> None:
+                def read(channel: Index, width: int) -> None:
+                    value = load(x, [i, channel], width) * splat(LOG2_E, width)
+                    em.store(scores, [0, channel], value, width)
+
+                def write(channel: Index, width: int) -> None:
+                    value = load(scores, [0, channel], width) * broadcast(inverse, width)
+                    em.store(out, [i, channel], value, width)
+
+                # The last vector's rest first: the row then overwrites its beginning.
+                em.store(scores, [0, (vectors - 1) * lanes], splat(MASKED, lanes), lanes)
+                em.pieces(self.channels, lanes, read)
+                total = exponentials(em, scores, 0, vectors, lanes)
+                inverse = em.let(splat(1.0, 1) / total)
+                em.pieces(self.channels, lanes, write)
+
+            em.loop(count, row, first)
+
+        em.parallel(chunks, chunk)
+        return em.function(self.symbol(isa))
+
+
+def exponentials(em: Emitter, scores: Buffer, row: Index, vectors: Index, lanes: int) -> Expr:
+    """Replace one row of scores s by 2^(s - max(s)), and return their sum.
+
+    Args:
+        em: where the code goes.
+        scores: float32 [rows, at least vectors * lanes].
+        row: which row.
+        vectors: how many vectors of it count.
+        lanes: vector length.
+    """
+    top, total = em.register(lanes), em.register(lanes)
+    em.store(top, [0], load(scores, [row, 0], lanes), lanes)
+    em.store(total, [0], splat(0.0, lanes), lanes)
+
+    def compare(i: Index) -> None:
+        value = maximum(load(top, [0], lanes), load(scores, [row, i * lanes], lanes))
+        em.store(top, [0], value, lanes)
+
+    em.loop(vectors - 1, compare, 1)
+    highest = broadcast(reduce_lanes(em, load(top, [0], lanes), lanes, maximum), lanes)
+
+    def power(i: Index) -> None:
+        value = exp2(em, load(scores, [row, i * lanes], lanes) - highest, lanes)
+        em.store(scores, [row, i * lanes], value, lanes)
+        em.store(total, [0], load(total, [0], lanes) + value, lanes)
+
+    em.loop(vectors, power)
+    return reduce_lanes(em, load(total, [0], lanes), lanes, lambda a, b: a + b)

@@ -22,23 +22,31 @@ from compilers.kernels.emitter import (
     broadcast,
     load,
     maximum,
-    shuffle,
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
+from compilers.kernels.products import product, transposed
 from compilers.kernels.softmax import LOG2_E, MASKED, exponentials
 from compilers.kernels.tiling import (
-    MIN_CHAINS,
     Block,
     block_runs,
     channel_blocks,
+    even_parts,
     matrix_tile,
     row_runs,
+    thread_chunks,
 )
 
 if TYPE_CHECKING:
     from compilers.kernels.attention import Attention
     from compilers.targets import Isa
+
+
+_SOFTMAX_ROWS = 4
+"""Rows whose exponentials are interleaved."""
+
+_EXP_CYCLES = 8.0
+"""Of one vector of scores."""
 
 
 class AttentionCode:
@@ -68,59 +76,75 @@ class AttentionCode:
             self.sin = em.argument("sin", (kernel.queries, kernel.head_dim))
         if kernel.bias:
             self.bias = em.argument("bias", (kernel.heads, kernel.queries, kernel.keys))
-        self.code = EpilogueCode(em, kernel.epilogue, 0, self.lanes)
+        self.tail = EpilogueCode(em, kernel.epilogue, 0, self.lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
-        self.tile = matrix_tile(kernel.queries, len(self.value_blocks), self.isa.vector_registers)
-        self.score_width = min(
-            len(self.key_blocks), (self.isa.vector_registers - 1) // (self.tile.rows + 1), 4
-        )
-        self.work(0, kernel.kv_heads)
+        registers = self.isa.vector_registers
+        # Two vectors: tall tiles enter few loops, and larger ones gain nothing.
+        self.tile = matrix_tile(kernel.queries, min(2, len(self.value_blocks)), registers)
+        self.score_width = min(len(self.key_blocks), (registers - 1) // (self.tile.rows + 1), 4)
+        self.chunks = thread_chunks(self.isa, self.cycles, self.tiles)
+        em.parallel(self.chunks, self.work)
         return em.function(kernel.symbol(self.isa))
 
-    def work(self, first: Index, count: Index) -> None:
-        """Some heads of keys, with all their query heads."""
-        kernel, em = self.kernel, self.em
-        rows = self.tile.rows
+    @property
+    def tiles(self) -> int:
+        """Tiles of queries of one head."""
+        return sum(count for _, count, _ in row_runs(self.kernel.queries, self.tile.rows))
+
+    @property
+    def cycles(self) -> float:
+        """Estimate of the serial work."""
+        kernel = self.kernel
+        vectors = kernel.heads * kernel.queries * kernel.keys / self.lanes
+        if kernel.causal:
+            vectors /= 2
+        return vectors * ((kernel.head_dim + kernel.value_dim) / 2 + _EXP_CYCLES)
+
+    def work(self, part: Index) -> None:
+        """One thread's part: some heads of the keys, or every so many tiles of all heads."""
+        kernel, em, rows = self.kernel, self.em, self.tile.rows
         self.panel = em.scratch((len(self.key_blocks), kernel.head_dim, self.lanes))
         self.query = em.scratch((rows, kernel.head_dim))
         self.scores = em.scratch((rows, len(self.key_blocks) * self.lanes))
-        self.sums = em.scratch((rows,))
+        self.factors = em.scratch((rows,))
         shared = kernel.heads // kernel.kv_heads
+        whole = kernel.kv_heads % self.chunks == 0
+        groups = kernel.kv_heads // self.chunks if whole else kernel.kv_heads
 
         def group(g: Index) -> None:
             self.pack_keys(g)
-            em.loop(shared, lambda j: self.head(g * shared + j, g))
+            start, step = (0, 1) if whole else (part, self.chunks)
+            em.loop(shared, lambda j: self.head(g * shared + j, g, start, step))
 
-        em.loop(count, group, first)
+        em.loop(groups, group, part * groups if whole else 0)
 
-    def head(self, head: Index, group: Index) -> None:
-        """All queries of one head."""
+    def head(self, head: Index, group: Index, start: Index, step: int) -> None:
+        """Tiles of queries start, start + step, ... of one head."""
         for first, tiles, rows in row_runs(self.kernel.queries, self.tile.rows):
+            count = tiles if step == 1 else _quotient(self.em, step - 1 + tiles - start, step)
 
             def tile(i: Index, first: int = first, rows: int = rows) -> None:
-                _QueryTile(self, head, group, first + i * rows, rows).emit()
+                _QueryTile(self, head, group, first + (start + i * step) * rows, rows).emit()
 
-            self.em.loop(tiles, tile)
+            self.em.loop(count, tile)
 
     def pack_keys(self, group: Index) -> None:
         """panel[b, d, i] = key b * lanes + i, channel d; zeros behind the last key."""
-        kernel, em, lanes = self.kernel, self.em, self.lanes
-        size = self.unit
-        starts = list(range(0, kernel.head_dim - size + 1, size))
-        if kernel.head_dim % size:
-            starts.append(kernel.head_dim - size)
+        kernel, em, lanes, size = self.kernel, self.em, self.lanes, self.unit
+
+        def square(b: Index, keys: int, part: int, start: Index, upper: bool) -> None:
+            rows = [
+                self.rotated(self.k, b * lanes + i, kernel.k_offset, group, start, upper)
+                if i < keys
+                else splat(0.0, size)
+                for i in range(part, part + size)
+            ]
+            for d, column in enumerate(transposed(em, rows)):
+                em.store(self.panel, [b, start + d, part], column, size)
 
         def block(b: Index, keys: int) -> None:
-            for start in starts:
-                for part in range(0, lanes, size):
-                    rows = [
-                        self.rotated(self.k, b * lanes + i, kernel.k_offset, group, start, size)
-                        if i < keys
-                        else splat(0.0, size)
-                        for i in range(part, part + size)
-                    ]
-                    for d, column in enumerate(_transposed(em, rows)):
-                        em.store(self.panel, [b, start + d, part], column, size)
+            for part in range(0, lanes, size):
+                self.each_unit(partial(square, b, keys, part))
 
         em.loop(kernel.keys // lanes, lambda b: block(b, lanes))
         if kernel.keys % lanes:
@@ -128,28 +152,36 @@ class AttentionCode:
 
     @property
     def unit(self) -> int:
-        """Channels of a head that are handled at a time; the two halves of rope have no overlap."""
-        part = self.kernel.head_dim // (2 if self.kernel.rope else 1)
-        if self.lanes == 16 and part >= 16 and not (self.kernel.rope and part % 16):
-            return 16
-        return 8
+        """Channels of a head that are handled at a time: 16 if half a head holds them, or 8."""
+        whole = self.kernel.head_dim // 2 if self.kernel.rope else self.kernel.head_dim
+        fits = whole >= 16 and not (self.kernel.rope and whole % 16)
+        return 16 if self.lanes == 16 and fits else 8
+
+    def each_unit(self, body: Callable[[Index, bool], None]) -> None:
+        """Run `body(first channel, upper half)` over one head; a last unit may overlap another."""
+        em, size, dim = self.em, self.unit, self.kernel.head_dim
+        if self.kernel.rope:
+            units = dim // 2 // size
+            em.loop(units, lambda i: body(i * size, False))
+            em.loop(units, lambda i: body(i * size + dim // 2, True))
+            return
+        em.loop(dim // size, lambda i: body(i * size, False))
+        if dim % size:
+            body(dim - size, False)
 
     def rotated(
-        self, source: Buffer, row: Index, offset: int, head: Index, start: int, lanes: int
+        self, source: Buffer, row: Index, offset: int, head: Index, start: Index, upper: bool
     ) -> Expr:
         """Channels start.. of one row of one head, after the rotary embedding."""
-        kernel, em = self.kernel, self.em
-        dim, half = kernel.head_dim, kernel.head_dim // 2
-        column = head * dim + offset
-        value = load(source, [row, column + start], lanes)
+        kernel, em, size = self.kernel, self.em, self.unit
+        half = kernel.head_dim // 2
+        column = head * kernel.head_dim + offset + start
+        value = load(source, [row, column], size)
         if self.cos is None:
             return em.let(value)
-        cos, sin = (load(table, [row, start], lanes) for table in (self.cos, self.sin))
-        if start < half:
-            partner = splat(0.0, lanes) - load(source, [row, column + start + half], lanes)
-        else:
-            partner = load(source, [row, column + start - half], lanes)
-        return em.let(value * cos + partner * sin)
+        cos, sin = (load(table, [row, start], size) for table in (self.cos, self.sin))
+        partner = load(source, [row, column - half if upper else column + half], size)
+        return em.let(value * cos + partner * sin if upper else value * cos - partner * sin)
 
 
 class _QueryTile:
@@ -183,11 +215,13 @@ class _QueryTile:
                 blocks = code.key_blocks[run.first : run.first + run.width]
                 em.loop(run.count, partial(self.score, blocks))
 
-        def row(m: Index) -> None:
-            total = exponentials(em, code.scores, m, self.vectors, code.lanes)
-            em.store(code.sums, [m], self.numerator() / total, 1)
-
-        em.loop(self.rows, row)
+        first = 0
+        for count in even_parts(self.rows, _SOFTMAX_ROWS):
+            rows = range(first, first + count)
+            totals = exponentials(em, code.scores, rows, self.vectors, code.lanes)
+            for row, total in zip(rows, totals, strict=True):
+                em.store(code.factors, [row], self.numerator() / total, 1)
+            first += count
         for run in block_runs(code.value_blocks, code.tile.vectors):
             blocks = code.value_blocks[run.first : run.first + run.width]
             em.loop(run.count, partial(self.values, blocks))
@@ -209,34 +243,31 @@ class _QueryTile:
     def numerator(self) -> Expr:
         """1, in steps of the output if it is uint8."""
         if self.code.kernel.output_dtype == "uint8":
-            return self.code.code.output_steps(1)
+            return self.code.tail.output_steps(1)
         return splat(1.0, 1)
 
     def read_queries(self) -> None:
-        code, kernel = self.code, self.code.kernel
-        factor = kernel.scale * LOG2_E
-        size = code.unit
+        """query[m, d]: the tile's queries, times what makes exponents of the scores."""
+        code, kernel, size = self.code, self.code.kernel, self.code.unit
+        factor = splat(kernel.scale * LOG2_E, size)
 
         def row(m: Index) -> None:
-            def channels(start: int) -> None:
+            def unit(start: Index, upper: bool) -> None:
                 value = code.rotated(
-                    code.q, self.first + m, kernel.q_offset, self.head, start, size
+                    code.q, self.first + m, kernel.q_offset, self.head, start, upper
                 )
-                self.em.store(code.query, [m, start], value * splat(factor, size), size)
+                self.em.store(code.query, [m, start], value * factor, size)
 
-            for start in range(0, kernel.head_dim - size + 1, size):
-                channels(start)
-            if kernel.head_dim % size:
-                channels(kernel.head_dim - size)
+            code.each_unit(unit)
 
         self.em.loop(self.rows, row)
 
     def score(self, blocks: Sequence[Block], group: Index) -> None:
         """Scores with some vectors of keys, `group` groups of `blocks` further."""
-        code, em, lanes = self.code, self.em, self.code.lanes
+        code, lanes = self.code, self.code.lanes
         shift = group * len(blocks)
         sums = product(
-            em,
+            self.em,
             self.rows,
             [lanes] * len(blocks),
             code.kernel.head_dim,
@@ -248,7 +279,7 @@ class _QueryTile:
                 self.store_score(m, block, block.channel + shift * lanes, value)
 
     def store_score(self, m: int, block: Block, key: Index, value: Expr) -> None:
-        """Mask, bias."""
+        """Mask one vector of scores, whose first key is `key`, add the bias, store it."""
         code, em, lanes = self.code, self.em, self.code.lanes
         masked = splat(MASKED, lanes)
         if code.kernel.causal:
@@ -270,95 +301,29 @@ class _QueryTile:
         em.pieces(block.valid, lanes, add)
 
     def values(self, blocks: Sequence[Block], group: Index) -> None:
-        """Some vectors of the output: scores times values, divided by the sums."""
+        """Some vectors of the output: exponentials times values, divided by the sums."""
         code, em, kernel = self.code, self.em, self.code.kernel
-        shift = group * len(blocks)
-        start = self.group * kernel.value_dim + kernel.v_offset + shift * code.lanes
+        shift = group * len(blocks) * code.lanes
+        column = self.group * kernel.value_dim + kernel.v_offset + shift
         sums = product(
             em,
             self.rows,
             [block.lanes for block in blocks],
             self.keys,
             lambda m, key: load(code.scores, [m, key], 1),
-            lambda b, key: load(code.v, [key, start + blocks[b].channel], blocks[b].lanes),
+            lambda b, key: load(code.v, [key, column + blocks[b].channel], blocks[b].lanes),
         )
         cells = []
         for m, line in enumerate(sums):
-            factor = em.let(load(code.sums, [m], 1))
+            factor = em.let(load(code.factors, [m], 1))
             for b, (block, total) in enumerate(zip(blocks, line, strict=True)):
-                channel = self.head * kernel.value_dim + block.channel + shift * code.lanes
-                value = em.let(total * broadcast(factor, block.lanes))
-                cells.append(Cell(self.first + m, channel, block.lanes, block.lanes, value, b > 0))
-        code.code.store(code.out, cells)
-
-
-def product(
-    em: Emitter,
-    rows: int,
-    lanes: Sequence[int],
-    steps: Index,
-    left: Callable[[int, Index], Expr],
-    right: Callable[[int, Index], Expr],
-) -> list[list[Expr]]:
-    """sum over k of left(row, k) * right(vector, k), a tile of accumulators in registers.
-
-    Args:
-        em: where the code goes.
-        rows: scalars of one step.
-        lanes: of each vector of one step.
-        steps: length of the sum; partial sums hide latency if it is a constant.
-        left: (row, k) -> scalar.
-        right: (vector, k) -> vector.
-    """
-    count = rows * len(lanes)
-    chains = 1
-    if isinstance(steps, int) and count < MIN_CHAINS:
-        chains = min(-(-MIN_CHAINS // count), steps)
-    sums = [[[em.register(n) for n in lanes] for _ in range(rows)] for _ in range(chains)]
-    for lines in sums:
-        for line in lines:
-            for n, total in zip(lanes, line, strict=True):
-                em.store(total, [0], splat(0.0, n), n)
-
-    def step(k: Index, chain: int) -> None:
-        vectors = [em.let(right(b, k)) for b in range(len(lanes))]
-        for m, line in enumerate(sums[chain]):
-            scalar = em.let(left(m, k))
-            for n, total, vector in zip(lanes, line, vectors, strict=True):
-                em.store(total, [0], load(total, [0], n) + broadcast(scalar, n) * vector, n)
-
-    def turn(k: Index) -> None:
-        for chain in range(chains):
-            step(k * chains + chain, chain)
-
-    if chains == 1:
-        em.loop(steps, partial(step, chain=0))
-    else:
-        em.loop(steps // chains, turn)
-        for k in range(steps // chains * chains, steps):
-            step(k, k % chains)
-
-    def total(m: int, b: int) -> Expr:
-        value = load(sums[0][m][b], [0], lanes[b])
-        for chain in range(1, chains):
-            value = value + load(sums[chain][m][b], [0], lanes[b])
-        return em.let(value)
-
-    return [[total(m, b) for b in range(len(lanes))] for m in range(rows)]
+                lanes = block.lanes
+                channel = self.head * kernel.value_dim + block.channel + shift
+                value = em.let(total * broadcast(factor, lanes))
+                cells.append(Cell(self.first + m, channel, lanes, lanes, value, b > 0))
+        code.tail.store(code.out, cells)
 
 
 def _quotient(em: Emitter, value: Index, divisor: int) -> Index:
     """Rounded down, for values >= 0."""
     return value // divisor if isinstance(value, int) else em.let(tirx.truncdiv(value, divisor))
-
-
-def _transposed(em: Emitter, rows: list[Expr]) -> list[Expr]:
-    """The columns of n vectors of n elements, n a power of two, by interleaving halves."""
-    n = len(rows)
-    for _ in range(n.bit_length() - 1):
-        order = [i + part for i in range(n) for part in (0, n)]
-        rows = [
-            em.let(shuffle([rows[i // 2], rows[i // 2 + n // 2]], order[i % 2 * n :][:n]))
-            for i in range(n)
-        ]
-    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import e, log2
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +91,7 @@ class Softmax(Kernel):
                 # The last vector's rest first: the row then overwrites its beginning.
                 em.store(scores, [0, (vectors - 1) * lanes], splat(MASKED, lanes), lanes)
                 em.pieces(self.channels, lanes, read)
-                total = exponentials(em, scores, 0, vectors, lanes)
+                (total,) = exponentials(em, scores, [0], vectors, lanes)
                 inverse = em.let(splat(1.0, 1) / total)
                 em.pieces(self.channels, lanes, write)
 
@@ -100,31 +101,40 @@ class Softmax(Kernel):
         return em.function(self.symbol(isa))
 
 
-def exponentials(em: Emitter, scores: Buffer, row: Index, vectors: Index, lanes: int) -> Expr:
-    """Replace one row of scores s by 2^(s - max(s)), and return their sum.
+def exponentials(
+    em: Emitter, scores: Buffer, rows: Sequence[Index], vectors: Index, lanes: int
+) -> list[Expr]:
+    """Replace some rows of scores s by 2^(s - max(s)), and return the sum of each.
+
+    Several rows at a time hide the latency of one row's reductions.
 
     Args:
         em: where the code goes.
         scores: float32 [rows, at least vectors * lanes].
-        row: which row.
-        vectors: how many vectors of it count.
+        rows: which rows.
+        vectors: how many vectors of them count.
         lanes: vector length.
     """
-    top, total = em.register(lanes), em.register(lanes)
-    em.store(top, [0], load(scores, [row, 0], lanes), lanes)
-    em.store(total, [0], splat(0.0, lanes), lanes)
+    tops = [em.register(lanes) for _ in rows]
+    totals = [em.register(lanes) for _ in rows]
+    for row, top, total in zip(rows, tops, totals, strict=True):
+        em.store(top, [0], load(scores, [row, 0], lanes), lanes)
+        em.store(total, [0], splat(0.0, lanes), lanes)
 
     def compare(i: Index) -> None:
-        value = maximum(load(top, [0], lanes), load(scores, [row, i * lanes], lanes))
-        em.store(top, [0], value, lanes)
+        for row, top in zip(rows, tops, strict=True):
+            value = maximum(load(top, [0], lanes), load(scores, [row, i * lanes], lanes))
+            em.store(top, [0], value, lanes)
 
     em.loop(vectors - 1, compare, 1)
-    highest = broadcast(reduce_lanes(em, load(top, [0], lanes), lanes, maximum), lanes)
+    highest = [reduce_lanes(em, load(top, [0], lanes), lanes, maximum) for top in tops]
 
     def power(i: Index) -> None:
-        value = exp2(em, load(scores, [row, i * lanes], lanes) - highest, lanes)
-        em.store(scores, [row, i * lanes], value, lanes)
-        em.store(total, [0], load(total, [0], lanes) + value, lanes)
+        for row, high, total in zip(rows, highest, totals, strict=True):
+            score = load(scores, [row, i * lanes], lanes)
+            value = exp2(em, score - broadcast(high, lanes), lanes)
+            em.store(scores, [row, i * lanes], value, lanes)
+            em.store(total, [0], load(total, [0], lanes) + value, lanes)
 
     em.loop(vectors, power)
-    return reduce_lanes(em, load(total, [0], lanes), lanes, lambda a, b: a + b)
+    return [reduce_lanes(em, load(t, [0], lanes), lanes, lambda a, b: a + b) for t in totals]

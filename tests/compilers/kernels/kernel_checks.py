@@ -15,7 +15,7 @@ import ctypes
 import json
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
@@ -91,6 +91,7 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    inputs: tuple[np.ndarray, ...] = ()
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -406,7 +407,7 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     kernel = case.kernel
     function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
-    arrays += kernel.constants(isa, case.params)
+    arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
     for at_end in (False, True):
         output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
@@ -420,11 +421,10 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     return output.array, wrong
 
 
-def check(isa: Isa, every: int) -> dict[str, object]:
-    rng = np.random.default_rng(7)
+def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    for case in islice(cases(rng), 0, None, every):
+    for case in chosen:
         count += 1
         found, wrong = run(case, isa)
         difference = np.abs(found.astype(np.float64) - case.expected)
@@ -460,6 +460,18 @@ def large_kernels() -> Iterator[Kernel]:
     yield Dequantize(1001, 130)
 
 
+def compare_threads(case: Case, isa: Isa) -> list[str]:
+    """What is wrong with the kernel on two threads."""
+    two = isa.with_threads(2)
+    serial, wrong = run(case, isa)
+    parallel, more = run(case, two)
+    if not np.array_equal(serial, parallel):
+        more.append("two threads give other bits")
+    if "T.parallel(2)" not in case.kernel.prim_func(two).script():
+        more.append("is not divided")
+    return wrong + more
+
+
 def check_threads(isa: Isa) -> dict[str, object]:
     """Which kernels give other bits with two threads, or are not divided at all."""
     rng = np.random.default_rng(7)
@@ -473,18 +485,15 @@ def check_threads(isa: Isa) -> dict[str, object]:
             case = excite_case(kernel, rng)
         else:
             case = other_case(kernel, rng)
-        two = isa.with_threads(2)
-        if "T.parallel(2)" not in kernel.prim_func(two).script():
-            failures.append(f"{kernel}: is not divided")
-        serial, wrong = run(case, isa)
-        parallel, more = run(case, two)
-        if not np.array_equal(serial, parallel):
-            more.append("two threads give other bits")
-        failures += [f"{kernel}: {text}" for text in wrong + more]
+        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
     return {"cases": count, "failures": failures}
 
 
 if __name__ == "__main__":
-    chosen = ISAS[sys.argv[1]]
-    threads = sys.argv[2] == "threads"
-    print(json.dumps(check_threads(chosen) if threads else check(chosen, int(sys.argv[2]))))
+    isa = ISAS[sys.argv[1]]
+    if sys.argv[2] == "threads":
+        result = check_threads(isa)
+    else:
+        every_case = cases(np.random.default_rng(7))
+        result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))
+    print(json.dumps(result))

@@ -1,8 +1,9 @@
 """Run in a child process: every template of one ISA against references in float64 and integers.
 
     python kernel_checks.py ISA EVERY
+    python kernel_checks.py ISA threads
 
-EVERY takes each n-th case.
+EVERY takes each n-th case; `threads` compares two threads with one, bit for bit.
 Every case runs with arguments that begin right behind, then with arguments that end right before a
 page without access, so that a read or write beside them kills the process; bytes around the output
 must keep their canary. Prints one JSON object.
@@ -14,7 +15,7 @@ import ctypes
 import json
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
@@ -90,6 +91,7 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    inputs: tuple[np.ndarray, ...] = ()
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -405,7 +407,7 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     kernel = case.kernel
     function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
-    arrays += kernel.constants(isa, case.params)
+    arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
     for at_end in (False, True):
         output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
@@ -419,11 +421,10 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     return output.array, wrong
 
 
-def check(isa: Isa, every: int) -> dict[str, object]:
-    rng = np.random.default_rng(7)
+def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    for case in islice(cases(rng), 0, None, every):
+    for case in chosen:
         count += 1
         found, wrong = run(case, isa)
         difference = np.abs(found.astype(np.float64) - case.expected)
@@ -440,5 +441,59 @@ def check(isa: Isa, every: int) -> dict[str, object]:
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 
+def large_kernels() -> Iterator[Kernel]:
+    """One or more of each template, with enough work for two threads."""
+    for dtype in DTYPES:
+        tail = (dtype, RELU, None, dtype)
+        yield Gemm(197, 128, 200, *tail)
+        yield Gemm(1, 4096, 1032, *tail)
+        yield Conv(15, 13, 64, 72, 3, 1, "nhwc", *tail)
+        yield Conv(7, 4, 128, 256, 3, 1, "nhwc", *tail)
+        for kernel, stride in ((3, 1), (5, 2), (7, 1)):
+            yield Depthwise(57, 50, 72, kernel, stride, dtype, HARDSWISH, dtype)
+        yield SqueezeExcite(2500, 88, 24, dtype, dtype)
+        yield GlobalPool(3000, 200, dtype, dtype)
+        yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
+        yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
+    yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Quantize(1001, 130)
+    yield Dequantize(1001, 130)
+
+
+def compare_threads(case: Case, isa: Isa) -> list[str]:
+    """What is wrong with the kernel on two threads."""
+    two = isa.with_threads(2)
+    serial, wrong = run(case, isa)
+    parallel, more = run(case, two)
+    if not np.array_equal(serial, parallel):
+        more.append("two threads give other bits")
+    if "T.parallel(2)" not in case.kernel.prim_func(two).script():
+        more.append("is not divided")
+    return wrong + more
+
+
+def check_threads(isa: Isa) -> dict[str, object]:
+    """Which kernels give other bits with two threads, or are not divided at all."""
+    rng = np.random.default_rng(7)
+    failures: list[str] = []
+    count = 0
+    for kernel in large_kernels():
+        count += 1
+        if isinstance(kernel, Gemm | Conv | Depthwise):
+            case = layer_case(kernel, rng, unit=False)
+        elif isinstance(kernel, SqueezeExcite):
+            case = excite_case(kernel, rng)
+        else:
+            case = other_case(kernel, rng)
+        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
+    return {"cases": count, "failures": failures}
+
+
 if __name__ == "__main__":
-    print(json.dumps(check(ISAS[sys.argv[1]], int(sys.argv[2]))))
+    isa = ISAS[sys.argv[1]]
+    if sys.argv[2] == "threads":
+        result = check_threads(isa)
+    else:
+        every_case = cases(np.random.default_rng(7))
+        result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))
+    print(json.dumps(result))

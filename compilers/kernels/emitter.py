@@ -62,7 +62,9 @@ class Emitter:
         self._blocks[-1].append(statement)
 
     def let(self, value: Expr) -> Expr:
-        """Evaluate once, here; the result may be used many times."""
+        """Evaluate once, here; the result may be used many times. A Python integer stays one."""
+        if isinstance(value, int):
+            return value
         variable = tirx.Var(self._name("v"), value.ty)
         self.emit(tirx.Bind(variable, value))
         return variable
@@ -73,11 +75,49 @@ class Emitter:
             if extent == 1:
                 body(start)
             return
+        self._loop(start, extent, tirx.ForKind.SERIAL, body)
+
+    def parallel(self, chunks: int, body: Callable[[Index], None]) -> None:
+        """Run `body(chunk)` for every chunk, each on a thread of its own; one chunk runs here.
+
+        Every chunk costs a closure, so there should be as many as threads, with the serial loops
+        inside (`share` divides their range). Chunks write different elements, and a workspace
+        that is declared inside belongs to one chunk. Not to be nested.
+        """
+        if chunks == 1:
+            body(0)
+            return
+        self._loop(0, chunks, tirx.ForKind.PARALLEL, body)
+
+    def share(self, total: int, chunk: Index, chunks: int) -> tuple[Index, Index]:
+        """(first, count) of the part of `total` iterations that falls to one of `chunks`."""
+        if chunks == 1:
+            return 0, total
+        first = self.let(tirx.truncdiv(chunk * total, chunks))
+        return first, self.let(tirx.truncdiv((chunk + 1) * total, chunks) - first)
+
+    def parts(self, counts: Sequence[int], chunk: Index, chunks: int) -> list[tuple[Index, Index]]:
+        """(first, count) of what falls to one of `chunks` of each of several loops.
+
+        The loops stand one behind the other; all their iterations together are divided evenly,
+        and those of one chunk are consecutive.
+        """
+        if chunks == 1:
+            return [(0, count) for count in counts]
+        start, size = self.share(sum(counts), chunk, chunks)
+        found = []
+        for count in counts:
+            first = self.let(tirx.min(tirx.max(start, 0), count))
+            found.append((first, self.let(tirx.min(tirx.max(start + size, 0), count) - first)))
+            start = start - count
+        return found
+
+    def _loop(self, start: Index, extent: Index, kind: Any, body: Callable[[Index], None]) -> None:
         variable = tirx.Var(self._name("i"), "int32")
         self._blocks.append([])
         body(variable)
         statements = self._blocks.pop()
-        self.emit(tirx.For(variable, start, extent, tirx.ForKind.SERIAL, _sequence(statements)))
+        self.emit(tirx.For(variable, start, extent, kind, _sequence(statements)))
 
     def pieces(self, total: int, width: int, body: Callable[[Index, int], None]) -> None:
         """Run `body(first, count)` over `total` elements: `width` at a time, then powers of two."""
@@ -150,10 +190,14 @@ def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
 
 
 def maximum(a: Expr, b: Expr) -> Expr:
-    """Element-wise maximum."""
+    """Element-wise maximum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
     return tirx.max(a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
-    """Element-wise minimum."""
+    """Element-wise minimum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
     return tirx.min(a, b)

@@ -6,16 +6,22 @@ from compilers.kernels.depthwise import Depthwise
 from compilers.kernels.elementwise import Dequantize, Quantize
 from compilers.kernels.gemm import Gemm
 from compilers.kernels.norm import Norm
+from compilers.kernels.pointwise import Binary, Unary
 from compilers.kernels.pool import AvgPool, MaxPool
+from compilers.kernels.rows import Concat, Copy, Embedding
 from compilers.kernels.softmax import Softmax
 from compilers.kernels.squeeze_excite import GlobalPool, SqueezeExcite
 
 __all__ = [
     "Attention",
     "AvgPool",
+    "Binary",
+    "Concat",
     "Conv",
+    "Copy",
     "Depthwise",
     "Dequantize",
+    "Embedding",
     "Gemm",
     "GlobalPool",
     "MaxPool",
@@ -23,4 +29,5 @@ __all__ = [
     "Quantize",
     "Softmax",
     "SqueezeExcite",
+    "Unary",
 ]

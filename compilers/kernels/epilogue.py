@@ -329,6 +329,12 @@ class EpilogueCode:
             steps = maximum(steps, splat(0, lanes, "int32"))
         return em.let(cast(minimum(steps, splat(255, lanes, "int32")), "uint8", lanes))
 
+    def as_accumulator(self, value: Expr, lanes: int) -> Expr:
+        """float32 in real units -> the units in which `store` expects accumulators."""
+        if self.epilogue.early_steps:
+            return value * self.factor(_INVERSE, lanes)
+        return value
+
     def quantise_real(self, value: Expr, lanes: int) -> Expr:
         """float32 in real units -> uint8."""
         return self.quantise(value * self.factor(_INVERSE, lanes), lanes)

@@ -61,6 +61,7 @@ class Device(ABC):
 
     Attributes:
         Config: The settings of this kind of device.
+        has_latencies: Whether `time` measures; an emulated device refuses.
 
     Args:
         config: What the user wrote.
@@ -71,6 +72,7 @@ class Device(ABC):
     """
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+    has_latencies: ClassVar[bool] = True
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config

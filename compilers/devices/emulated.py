@@ -51,6 +51,7 @@ class EmulatedAarch64(HostBuiltDevice):
     """
 
     Config = EmulatedConfig
+    has_latencies = False
     config: EmulatedConfig
 
     def __init__(self, config: EmulatedConfig, cache: str | Path | None = None) -> None:

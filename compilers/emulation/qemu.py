@@ -67,7 +67,7 @@ class Emulator:
         return found[1] if found else "unknown"
 
     @cached_property
-    def _system(self) -> Path:
+    def system(self) -> Path:
         """Folder that holds lib/ with the C library of the architecture."""
         done = subprocess.run(
             [self.compiler, "-print-file-name=libc.so.6"],
@@ -155,7 +155,7 @@ class Emulator:
     def _run(
         self, options: Sequence[str], executable: Path, arguments: Sequence[str | Path]
     ) -> None:
-        command = [self.qemu, "-cpu", self.isa.mcpu, "-L", str(self._system), *options]
+        command = [self.qemu, "-cpu", self.isa.mcpu, "-L", str(self.system), *options]
         command += [str(executable), *map(str, arguments)]
         with tempfile.TemporaryDirectory(prefix="netcarve-emulation-") as folder:
             try:

@@ -47,8 +47,8 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the subnet saved in a folder, and check the binary against the module.
 
     Arguments: `folder` (with the subnet and `input.npy`; receives `library.so` and the module's
-    `output.npy`), `isa`, `threads`, `kernels` (folder of the kernel library). What this CPU does not
-    execute is checked under `emulation`: {`cache`, `runtime`}, see `Emulator` and `find_runtime`.
+    `output.npy`), `isa`, `threads`, `kernels` (folder of the kernel library). With `emulation`
+    (`cache`, `runtime`; see `Emulator` and `find_runtime`) an emulated CPU executes the binary.
     """
     start = time.perf_counter()
     folder = Path(arguments["folder"])

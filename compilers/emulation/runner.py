@@ -94,6 +94,7 @@ class EmulatedRunner:
             "library": library.name,
             "input_shape": list(shape),
             "isa": isa.name,
+            "threads": isa.threads,
             "cpu_flags": sorted(isa.cpu_flags),
         }
         with tempfile.TemporaryDirectory(prefix="netcarve-emulation-") as scratch:

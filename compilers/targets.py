@@ -42,7 +42,7 @@ class Isa:
     Attributes:
         name: What users write: `avx512_vnni`, `avx512`, `avx2`, `neon_dot`.
         vector_lanes: float32 elements in one register.
-        vector_registers: Architectural vector registers.
+        vector_registers: Vector registers that a kernel's tile may fill.
         int8_dot: How u8 x s8 products are summed exactly: `vpdpbusd`, `sdot` (of s8 x s8), or
             `widen` (to 16 bits, then vpmaddwd; never vpmaddubsw, whose 16-bit sums saturate).
         mcpu: LLVM processor name.
@@ -91,8 +91,9 @@ ISAS: dict[str, Isa] = {
         Isa("avx512_vnni", 16, 32, "vpdpbusd", "icelake-server", _ICELAKE_FLAGS),
         Isa("avx512", 16, 32, "widen", "x86-64-v4", _AVX512_FLAGS),
         Isa("avx2", 8, 16, "widen", "x86-64-v3", _AVX2_FLAGS),
-        # ARM v8.2 with the optional dot product.
-        Isa("neon_dot", 4, 32, "sdot", "cortex-a76", _CORTEX_A76_FLAGS, "aarch64"),
+        # ARM v8.2 with the optional dot product. Two of 32 registers hold operands on their way:
+        # no multiplication takes one from memory.
+        Isa("neon_dot", 4, 30, "sdot", "cortex-a76", _CORTEX_A76_FLAGS, "aarch64"),
     )
 }
 """Every supported instruction set by name, the best of each architecture first."""

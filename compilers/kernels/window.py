@@ -29,9 +29,6 @@ def window_rows(
 ) -> tuple[Index, Index]:
     """(first, count) of the window's rows that lie inside the image at output row `oh`."""
     top = padding - oh * stride
-    if isinstance(oh, int):
-        first = max(0, top)
-        return first, min(kernel, height + top) - first
     first = em.let(maximum(top, 0))
     return first, em.let(minimum(height + top, kernel) - first)
 
@@ -79,11 +76,14 @@ def copy_inside(
     first_channel: Index,
     channels: int,
     border: int,
+    rows: tuple[Index, Index],
     dot: IntegerDot,
 ) -> None:
-    """Copy `channels` channels of the image `x` [H * W, C] inside the border of `target`, in the
-    element type of the dot product."""
-    height, width = size
+    """Copy `channels` channels of some rows (first, count) of the image `x` [H * W, C].
+
+    They go inside the border of `target`, as in `fill_border`, in the element type of `dot`.
+    """
+    _, width = size
 
     def row(h: Index) -> None:
         def column(w: Index) -> None:
@@ -98,7 +98,8 @@ def copy_inside(
 
         em.loop(width, column)
 
-    em.loop(height, row)
+    first, count = rows
+    em.loop(count, row, start=first)
 
 
 def padded_copy(
@@ -128,7 +129,7 @@ def padded_copy(
             return dot.convert(cast(zero(lanes), "uint8", lanes), lanes)
 
         fill_border(em, target, (height, width), channels, border, outside)
-    copy_inside(em, target, x, (height, width), 0, channels, border, dot)
+    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height), dot)
     return target
 
 

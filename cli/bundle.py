@@ -115,14 +115,26 @@ def native(
         ),
     ] = None,
     compiler: Annotated[
-        str, typer.Option(metavar="CXX", help="A C++17 compiler, by name or path.")
-    ] = "g++",
+        str | None,
+        typer.Option(
+            metavar="CXX",
+            help="A C++17 compiler for the bundle's architecture, by name or path. Default: GCC.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of TVM's unpacked wheels for the bundle's architecture, if it is not "
+            "this machine's.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check a bundle's hashes, then build an executable that needs no Python."""
     from compilers.native import build_native
 
-    executable = build_native(folder, output, compiler)
+    executable = build_native(folder, output, compiler, runtime)
     size = sum(file.stat().st_size for file in executable.parent.iterdir())
     if json:
         print_json({"executable": str(executable), "bytes": size})

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2")
+KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2", "neon_dot")
 """Instruction sets of libraries; the names in `compilers.targets.ISAS`."""
 
 # TVM's affinity mode that binds each of its threads to the processor of that index.
@@ -139,7 +139,8 @@ def check_cpu(manifest: dict[str, Any]) -> None:
     have: set[str] = set()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
-        if line.startswith("flags"):
+        # x86, then ARM.
+        if line.startswith(("flags", "Features")):
             have = set(line.partition(":")[2].split())
             break
     if missing := needed - have:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compilers.built import Build
 from compilers.devices.base import DEVICES, Device, DeviceConfig, make_device, parse_device
+from compilers.devices.emulated import EmulatedAarch64, EmulatedConfig
 from compilers.devices.local import LocalCpu
 from compilers.devices.peers import OnnxRuntimeDevice, TorchDevice
 from compilers.devices.rpc import RpcConfig, RpcDevice
@@ -13,6 +14,8 @@ __all__ = [
     "Build",
     "Device",
     "DeviceConfig",
+    "EmulatedAarch64",
+    "EmulatedConfig",
     "LocalCpu",
     "OnnxRuntimeDevice",
     "RpcConfig",

@@ -60,7 +60,8 @@ class HostBuiltDevice(Device):
     """A device of batch 1 whose binaries this host compiles. See `Device`.
 
     Builds happen in one long-lived child, which is replaced when it crashes. Each is run and
-    checked where it is compiled, so this host must execute the device's instruction set too.
+    checked where it is compiled, so this host must execute the device's instruction set too, or
+    emulate it.
     """
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:

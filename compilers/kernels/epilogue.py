@@ -296,6 +296,10 @@ class EpilogueCode:
         value = function(self.em, value, lanes)
         return value * self.factor(_INVERSE, lanes) if tail.output_dtype == "uint8" else value
 
+    def output_steps(self, lanes: int) -> Expr:
+        """Steps of a uint8 output in one real unit."""
+        return self.factor(_INVERSE, lanes)
+
     def _hardswish(self, value: Expr, lanes: int) -> Expr:
         value = self.em.let(value)
         if self.epilogue.output_dtype == "uint8":

@@ -17,7 +17,7 @@ import json
 import mmap
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -98,6 +98,7 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    inputs: tuple[np.ndarray, ...] = ()
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -413,7 +414,7 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     kernel = case.kernel
     function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
-    arrays += kernel.constants(isa, case.params)
+    arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
     for at_end in (False, True):
         output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
@@ -437,7 +438,7 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
         link(str(library), sorted(objects), isa)
         for case in chosen:
             arrays = [case.x, *([] if case.residual is None else [case.residual])]
-            arrays += case.kernel.constants(isa, case.params)
+            arrays += [*case.inputs, *case.kernel.constants(isa, case.params)]
             arrays = [np.array(array) for array in arrays]
             arrays.append(np.full(case.kernel.output_shape, 77, case.kernel.output_dtype))
             calls.append(Call(case.kernel.symbol(isa), tuple(arrays)))
@@ -448,11 +449,10 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
         yield call.arguments[-1], [] if all(kept) else ["wrote to an input"]
 
 
-def check(isa: Isa, every: int) -> dict[str, object]:
-    rng = np.random.default_rng(7)
+def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    chosen = list(islice(cases(rng), 0, None, every))
+    chosen = list(chosen)
     outputs = (run(case, isa) for case in chosen)
     if is_foreign(isa.architecture):
         outputs = emulate(chosen, isa)
@@ -491,6 +491,18 @@ def large_kernels() -> Iterator[Kernel]:
     yield Dequantize(1001, 130)
 
 
+def compare_threads(case: Case, isa: Isa) -> list[str]:
+    """What is wrong with the kernel on two threads."""
+    two = isa.with_threads(2)
+    serial, wrong = run(case, isa)
+    parallel, more = run(case, two)
+    if not np.array_equal(serial, parallel):
+        more.append("two threads give other bits")
+    if "T.parallel(2)" not in case.kernel.prim_func(two).script():
+        more.append("is not divided")
+    return wrong + more
+
+
 def check_threads(isa: Isa) -> dict[str, object]:
     """Which kernels give other bits with two threads, or are not divided at all."""
     rng = np.random.default_rng(7)
@@ -504,18 +516,15 @@ def check_threads(isa: Isa) -> dict[str, object]:
             case = excite_case(kernel, rng)
         else:
             case = other_case(kernel, rng)
-        two = isa.with_threads(2)
-        if "T.parallel(2)" not in kernel.prim_func(two).script():
-            failures.append(f"{kernel}: is not divided")
-        serial, wrong = run(case, isa)
-        parallel, more = run(case, two)
-        if not np.array_equal(serial, parallel):
-            more.append("two threads give other bits")
-        failures += [f"{kernel}: {text}" for text in wrong + more]
+        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
     return {"cases": count, "failures": failures}
 
 
 if __name__ == "__main__":
-    chosen = ISAS[sys.argv[1]]
-    threads = sys.argv[2] == "threads"
-    print(json.dumps(check_threads(chosen) if threads else check(chosen, int(sys.argv[2]))))
+    isa = ISAS[sys.argv[1]]
+    if sys.argv[2] == "threads":
+        result = check_threads(isa)
+    else:
+        every_case = cases(np.random.default_rng(7))
+        result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))
+    print(json.dumps(result))

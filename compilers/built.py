@@ -13,12 +13,13 @@ from spaces.layer_spec import LayerSpec
 
 BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
+ONNX_FILE = "model.onnx"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
 CONVERSIONS = ("Quantize", "Dequantize")
 """Templates that convert a tensor between two layers and execute none."""
 
-_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
+_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy", "onnxruntime")
 
 
 def package_version(package: str) -> str | None:

@@ -6,6 +6,7 @@ from compilers.built import Build
 from compilers.devices.base import DEVICES, Device, DeviceConfig, make_device, parse_device
 from compilers.devices.emulated import EmulatedAarch64, EmulatedConfig
 from compilers.devices.local import LocalCpu
+from compilers.devices.peers import OnnxRuntimeDevice, TorchDevice
 from compilers.devices.rpc import RpcConfig, RpcDevice
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "EmulatedAarch64",
     "EmulatedConfig",
     "LocalCpu",
+    "OnnxRuntimeDevice",
     "RpcConfig",
     "RpcDevice",
+    "TorchDevice",
     "make_device",
     "parse_device",
 ]

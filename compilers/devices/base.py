@@ -62,6 +62,7 @@ class Device(ABC):
     Attributes:
         Config: The settings of this kind of device.
         has_latencies: Whether `time` measures; an emulated device refuses.
+        deploys: Whether its builds hold a library, and can become bundles.
 
     Args:
         config: What the user wrote.
@@ -73,6 +74,7 @@ class Device(ABC):
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
     has_latencies: ClassVar[bool] = True
+    deploys: ClassVar[bool] = True
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config

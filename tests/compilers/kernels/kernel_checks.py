@@ -440,7 +440,7 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
         link(str(library), sorted(objects), isa)
         for case in chosen:
             arrays = [case.x, *([] if case.residual is None else [case.residual])]
-            arrays += case.kernel.constants(isa, case.params)
+            arrays += [*case.inputs, *case.kernel.constants(isa, case.params)]
             arrays = [np.array(array) for array in arrays]
             arrays.append(np.full(case.kernel.output_shape, 77, case.kernel.output_dtype))
             calls.append(Call(case.kernel.symbol(isa), tuple(arrays)))

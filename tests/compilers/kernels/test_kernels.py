@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from compilers.targets import ISAS, host_isas
-from compilers.toolchain import is_foreign, tool_name
+from compilers.toolchain import is_foreign
 
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).parent / "kernel_checks.py"
@@ -73,30 +71,16 @@ def every(isa: str) -> int:
 FOREIGN = [name for name, isa in ISAS.items() if is_foreign(isa.architecture)]
 
 
-def emulated(isa: str) -> bool:
-    """Whether what emulating a foreign instruction set takes is installed."""
-    architecture = ISAS[isa].architecture
-    needed = (f"qemu-{architecture}", tool_name(architecture, "g++"))
-    return all(map(shutil.which, needed))
-
-
-def executed() -> list[Any]:
-    """Instruction sets of this machine and emulated ones; those that need more are skipped."""
-    missing = pytest.mark.skip(reason="needs qemu-user and the cross compiler")
-    foreign = [pytest.param(isa, marks=() if emulated(isa) else missing) for isa in FOREIGN]
-    return [*host_isas(), *foreign]
-
-
 Children = dict[tuple[str, str], Future[str]]
 
 
 @pytest.fixture(scope="module")
-def children() -> Iterator[Children]:
+def children(executed_isas: tuple[str, ...]) -> Iterator[Children]:
     """(What, ISA) -> what a child printed, one child per processor at a time."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         outputs = {
             ("outputs", isa): pool.submit(child, str(CHECKS), isa, str(every(isa)))
-            for isa in (*host_isas(), *filter(emulated, FOREIGN))
+            for isa in executed_isas
         }
         assembly = {
             ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa)
@@ -109,8 +93,10 @@ def children() -> Iterator[Children]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", executed())
-def test_outputs_match_the_references_and_stay_in_bounds(isa: str, children: Children) -> None:
+def test_outputs_match_the_references_and_stay_in_bounds(
+    executed_isa: str, children: Children
+) -> None:
+    isa = executed_isa
     result = json.loads(children["outputs", isa].result())
     assert result["failures"] == []
     assert result["cases"] * every(isa) > 100

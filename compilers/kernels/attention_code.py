@@ -79,7 +79,7 @@ class AttentionCode:
         self.tail = EpilogueCode(em, kernel.epilogue, 0, self.lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
         registers = self.isa.vector_registers
-        # Two vectors: tall tiles enter few loops, and larger ones gain nothing.
+        # Two vectors: tall tiles enter few loops, and wider ones gain nothing.
         self.tile = matrix_tile(kernel.queries, min(2, len(self.value_blocks)), registers)
         self.score_width = min(len(self.key_blocks), (registers - 1) // (self.tile.rows + 1), 4)
         self.chunks = thread_chunks(self.isa, self.cycles, self.tiles)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,7 +52,11 @@ def children(executed_isas: tuple[str, ...]) -> Iterator[dict[tuple[str, str], F
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         outputs = {("outputs", isa): pool.submit(child, isa, str(every(isa))) for isa in isas}
         threads = {("threads", best): pool.submit(child, best, "threads")}
-        yield outputs | threads
+        code = {
+            ("assembly", isa): pool.submit(child, isa, "assembly")
+            for isa in dict.fromkeys((best, host_isas()[-1]))
+        }
+        yield outputs | threads | code
 
 
 @pytest.mark.slow
@@ -73,6 +78,35 @@ def test_two_threads_give_the_same_bits_as_one(
     result = json.loads(children["threads", host_isas()[0]].result())
     assert result["failures"] == []
     assert result["cases"] == 4
+
+
+def inner_loops(code: str) -> Iterator[list[str]]:
+    """The instructions of every loop without a label inside."""
+    lines = code.splitlines()
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.LBB\w+:", line)}
+    for end, line in enumerate(lines):
+        jump = re.fullmatch(r"\tj\w+\t(\.LBB\w+)", line)
+        start = labels.get(jump[1], end) if jump else end
+        body = lines[start + 1 : end]
+        if start < end and not labels.keys() & {inside[:-1] for inside in body}:
+            yield [inside for inside in body if re.match(r"\tv?[a-z]", inside)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", dict.fromkeys((host_isas()[0], host_isas()[-1])))
+def test_accumulators_of_products_stay_in_registers(
+    isa: str, children: dict[tuple[str, str], Future[str]]
+) -> None:
+    for kernel, code in json.loads(children["assembly", isa].result()).items():
+        assert ("zmm" in code) == isa.startswith("avx512"), kernel
+        products = 0
+        for loop in inner_loops(code):
+            # Products add to accumulators in place (231), polynomials do not (213, 132).
+            sums = sum("vfmadd231ps" in line for line in loop)
+            if sums >= 8 and sums == sum("vfmadd" in line for line in loop):
+                products += 1
+                assert not any("(%rsp)" in line for line in loop), "\n".join(loop)
+        assert products >= 2, kernel
 
 
 def attention(**changes: object) -> Attention:

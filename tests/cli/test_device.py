@@ -32,7 +32,7 @@ def test_none_yet(netcarve):
         (["probe", "other"], "unknown device 'other'"),
         (["add", "cpu", "--isa", host_isas()[-1]], "exists with another configuration"),
         (["add", "new", "--isa", "sse"], "'sse'"),
-        (["add", "new", "--kind", "gpu"], "Known: local_cpu"),
+        (["add", "new", "--kind", "gpu"], "local_cpu, "),
         (["add", "new", "--threads", "0"], "threads"),
         (["add", "new", "--set", "port=9190"], "unknown key 'port'"),
         (["add", "new", "--kind", "tvm_rpc", "--set", "prot=1"], "Did you mean 'port'?"),

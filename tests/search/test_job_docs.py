@@ -54,9 +54,13 @@ def test_settings_of_a_kind_of_device_are_documented_with_their_defaults(kind):
     own = {name: field for name, field in fields.items() if name not in DeviceConfig.model_fields}
     if not own:
         return
-    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", _section(f"devices of kind {kind}"), re.M)
+    row = r"^\| `(\w+)` \|(?: `?([\w.]+)`?)? \|"
+    rows = re.findall(row, _section(f"devices of kind {kind}"), re.M)
     assert {name for name, _ in rows} == set(own)
     for name, shown in rows:
+        assert own[name].is_required() == (not shown)
+        if not shown:
+            continue
         default = own[name].default
         assert type(default)("" if shown == "none" else 0 if shown == "false" else shown) == default
 

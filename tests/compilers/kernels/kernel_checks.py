@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 
 from compilers.build import link
-from compilers.devices.host_built import default_cache
 from compilers.emulation import Call, Emulator, call_kernels
 from compilers.kernel_library import KernelLibrary, compile_kernel
 from compilers.kernels import (
@@ -447,7 +446,7 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
             arrays.append(np.full(case.kernel.output_shape, 77, case.kernel.output_dtype))
             calls.append(Call(case.kernel.symbol(isa), tuple(arrays)))
         before = [[np.array(array) for array in call.arguments[:-1]] for call in calls]
-        call_kernels(Emulator(isa, default_cache()), library, calls)
+        call_kernels(Emulator(isa, Path(folder)), library, calls)
     for call, inputs in zip(calls, before, strict=True):
         kept = map(np.array_equal, call.arguments[:-1], inputs)
         yield call.arguments[-1], [] if all(kept) else ["wrote to an input"]

@@ -2,7 +2,8 @@
 
 Only bytecode is generated here. Every kernel was compiled once into an object file of the kernel
 library; a subnet whose kernels are known builds by emitting bytecode and linking. The library is
-a deterministic function of the subnet and the versions: no build id, no paths, no symbol table.
+a deterministic function of the subnet, the versions and the chosen register tiles: no build id, no
+paths, no symbol table.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from compilers.fusion import KernelGraph
 from compilers.kernel_library import KernelLibrary
 
 if TYPE_CHECKING:
+    from compilers.kernels.base import Kernel
     from compilers.targets import Isa
 
 LINKERS = ("ld", "g++", "c++", "gcc", "cc", "clang")
 _ANCHOR = "netcarve_anchor"
 
 
-def kernel_records(graph: KernelGraph, isa: Isa) -> tuple[KernelRecord, ...]:
-    """One record per kernel call, in execution order."""
+def kernel_records(
+    graph: KernelGraph, isa: Isa, kernels: KernelLibrary
+) -> tuple[KernelRecord, ...]:
+    """One record per kernel call, in execution order, of a library built with `kernels`."""
     return tuple(
         KernelRecord(
             site=call.site,
             kernel=type(call.kernel).__name__,
-            symbol=call.kernel.symbol(isa),
+            symbol=_symbol(call.kernel, isa, kernels),
             input_dtype=call.kernel.input_dtype,
             output_dtype=call.kernel.output_dtype,
         )
@@ -54,23 +58,33 @@ def build_library(
     Args:
         graph: What to execute.
         isa: Instruction set of the kernels.
-        kernels: Where compiled kernels are cached; missing ones are compiled now.
+        kernels: Where compiled kernels are cached, and register tiles chosen; missing kernels are
+            compiled now.
         path: The library, `main(x) -> logits`.
         watch: Names of tensors that `main` returns after its output, `[pixels, channels]` each.
 
     Raises:
         BuildError: No linker was found, or it failed.
     """
-    distinct = {call.kernel.symbol(isa): call.kernel for call in graph.calls}
-    objects = [kernels.object_file(distinct[symbol], isa) for symbol in sorted(distinct)]
-    executable = _compile(_relax_module(graph, isa, watch), isa)
+    distinct = {_symbol(call.kernel, isa, kernels): call.kernel for call in graph.calls}
+    objects = [
+        kernels.object_file(kernel, isa, kernels.tile(kernel, isa))
+        for _, kernel in sorted(distinct.items())
+    ]
+    executable = _compile(_relax_module(graph, isa, kernels, watch), isa)
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
-            str(path), fcompile=_link, addons=list(map(str, objects)), workspace_dir=folder
+            str(path), fcompile=link, addons=list(map(str, objects)), workspace_dir=folder
         )
 
 
-def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
+def _symbol(kernel: Kernel, isa: Isa, kernels: KernelLibrary) -> str:
+    return kernel.symbol(isa, kernels.tile(kernel, isa))
+
+
+def _relax_module(
+    graph: KernelGraph, isa: Isa, kernels: KernelLibrary, watch: Sequence[str]
+) -> Any:
     from tvm import relax
     from tvm.relax import TensorType
 
@@ -86,7 +100,7 @@ def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
                 dtype = "uint8" if call.params.output is not None else "float32"
                 out = TensorType(call.kernel.output_shape, dtype)
                 values[call.output] = builder.emit(
-                    relax.call_dps_packed(call.kernel.symbol(isa), arguments, out)
+                    relax.call_dps_packed(_symbol(call.kernel, isa, kernels), arguments, out)
                 )
             results = [values[name] for name in (graph.output, *watch)]
             result = builder.emit_output(relax.Tuple(results) if watch else results[0])
@@ -132,8 +146,12 @@ def _compile(module: Any, isa: Isa) -> Any:
     return tvm.compile(module, target=isa.tvm_target(), relax_pipeline=pipeline)
 
 
-def _link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
-    """Link with binutils alone where possible: kernels need no C or C++ runtime."""
+def link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+    """Link with binutils alone where possible: kernels need no C or C++ runtime.
+
+    Raises:
+        BuildError: No linker was found, or it failed.
+    """
     found = next((name for name in LINKERS if shutil.which(name)), None)
     if found is None:
         raise BuildError(f"no linker found; install one of: {', '.join(LINKERS)}")
@@ -147,4 +165,4 @@ def _link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None
         raise BuildError(f"{found} failed with status {done.returncode}: {done.stderr[-500:]}")
 
 
-_link.object_format = "o"  # type: ignore[attr-defined]
+link.object_format = "o"  # type: ignore[attr-defined]

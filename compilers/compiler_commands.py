@@ -68,7 +68,7 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "isa": isa.name,
         "cpu_flags": sorted(isa.cpu_flags),
         "input_shape": list(graph.input_shape),
-        "kernels": [asdict(record) for record in kernel_records(calls, isa)],
+        "kernels": [asdict(record) for record in kernel_records(calls, isa, kernels)],
         "tolerance": allowed,
         "difference": difference,
         "seconds": seconds,

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
-Role = Literal["compiler", "runtime"]
+Role = Literal["compiler", "kernels", "runtime"]
 _ROOT = Path(__file__).resolve().parent.parent
 _TAIL = 1500
 _NOISE = "Warning: Scope "
@@ -47,7 +47,8 @@ class Worker:
     thread that started it and ends with that thread.
 
     Args:
-        role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime.
+        role: `compiler` imports torch and all of TVM; `kernels` only TVM; `runtime` only numpy and
+            TVM's runtime.
         error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compilers.kernel_timing import CompiledKernel, KernelTimingConfig, time_candidates
 from compilers.measurement import MeasurementConfig, measure_interleaved
 from compilers.runtime import Model
 
@@ -38,4 +40,11 @@ def _bind(model: Model, x: Any) -> Any:
     return lambda: main(x)
 
 
-COMMANDS = {"run": run, "time": time}
+def time_kernel(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure `candidates` (`CompiledKernel`) of one kernel against each other, `config`."""
+    candidates = [CompiledKernel.from_json(data) for data in arguments["candidates"]]
+    config = KernelTimingConfig(**arguments["config"])
+    return [asdict(latency) for latency in time_candidates(candidates, config)]
+
+
+COMMANDS = {"run": run, "time": time, "time_kernel": time_kernel}

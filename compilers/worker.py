@@ -40,12 +40,17 @@ def die_with_parent(parent: int) -> None:
 
 
 def _commands(role: str) -> dict[str, Command]:
-    if role == "runtime":
+    if role != "compiler":
         # TVM's Python package imports torch where it finds it; nothing here needs it.
         sys.modules["torch"] = None  # type: ignore[assignment]
+    if role == "runtime":
         from compilers import runtime_commands
 
         return dict(runtime_commands.COMMANDS)
+    if role == "kernels":
+        from compilers import kernel_commands
+
+        return dict(kernel_commands.COMMANDS)
     from compilers import compiler_commands
 
     return dict(compiler_commands.COMMANDS)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from compilers.built import Build
+from compilers.errors import DeviceError
 from spaces.capabilities import DeviceCapabilities
 from spaces.layer_spec import LayerSpec
 from spaces.registry import Registry
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compilers.kernel_timing import CompiledKernel, KernelLatency, KernelTimingConfig
     from compilers.measurement import Measurement, MeasurementConfig
     from supernet.extract import Subnet
 
@@ -135,6 +137,28 @@ class Device(ABC):
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
         """
+
+    def time_kernel(
+        self, candidates: Sequence[CompiledKernel], config: KernelTimingConfig, timeout: float
+    ) -> list[KernelLatency]:
+        """Latencies of the candidates for one kernel, measured interleaved in one child process.
+
+        Args:
+            candidates: Compiled for this device.
+            config: How long.
+            timeout: Seconds after which the child is stopped.
+
+        Raises:
+            DeviceError: This kind of device does not time single kernels.
+            MeasurementError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
+        """
+        del candidates, config, timeout
+        raise DeviceError(
+            f"device {self.config.name}: devices of kind {self.config.kind!r} do not time single "
+            "kernels"
+        )
 
     @abstractmethod
     def export_onnx(self, build: Build, path: str | Path) -> float:

@@ -29,6 +29,7 @@ from compilers.errors import (
 )
 from compilers.isolation import ChildBug, Worker
 from compilers.kernel_library import generator_key
+from compilers.kernel_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import resolve_isa
 from spaces.capabilities import DeviceCapabilities
@@ -213,6 +214,14 @@ class LocalCpu(Device):
         }
         answers = self._runtime.request("time", request, RUN_TIMEOUT)
         return [Measurement.from_json(answer) for answer in answers]
+
+    def time_kernel(
+        self, candidates: Sequence[CompiledKernel], config: KernelTimingConfig, timeout: float
+    ) -> list[KernelLatency]:
+        """See `Device.time_kernel`."""
+        request = {"candidates": [asdict(one) for one in candidates], "config": asdict(config)}
+        answers = self._runtime.request("time_kernel", request, timeout)
+        return [KernelLatency.from_json(answer) for answer in answers]
 
     def export_onnx(self, build: Build, path: str | Path) -> float:
         """See `Device.export_onnx`."""

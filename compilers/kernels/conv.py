@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.emitter import Emitter, Expr, Index
 from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, layer_epilogue
-from compilers.kernels.gemm import matrix_constants
+from compilers.kernels.gemm import matrix_constants, multiply_cost
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
     ColumnRun,
+    Tile,
     block_runs,
     channel_blocks,
     column_runs,
-    matrix_tile,
+    matrix_tiles,
     out_size,
 )
 from compilers.kernels.window import padded_copy, window_rows
@@ -36,7 +37,7 @@ _UNROLLED_CHANNELS = 4
 
 
 @dataclass(frozen=True)
-class Conv(Kernel):
+class Conv(TiledKernel):
     """`out = epilogue(conv2d(x, weight, padding=kernel // 2) + bias)`, groups = 1.
 
     Arguments of the function: x, [residual,] packed weight, start, [scale, factors, zeros,]
@@ -128,9 +129,15 @@ class Conv(Kernel):
         depth = self.kernel**2 * self.in_channels
         return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
 
-    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
-        """See `Kernel.prim_func`."""
-        return _ConvCode(self, isa).build()
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`."""
+        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
+        blocks = len(channel_blocks(self.out_channels, isa.vector_lanes))
+        return matrix_tiles(self.out_width, blocks, isa.vector_registers, multiply_cost(dot))
+
+    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
+        """See `TiledKernel.prim_func`."""
+        return _ConvCode(self, isa, tile).build()
 
 
 class _ConvCode:
@@ -140,9 +147,11 @@ class _ConvCode:
     of its zero point, in the element type of the dot product, and no tap lies outside.
     """
 
-    def __init__(self, kernel: Conv, isa: Isa) -> None:
+    def __init__(self, kernel: Conv, isa: Isa, size: Tile | None) -> None:
         self.kernel = kernel
         self.isa = isa
+        self.size = size or kernel.candidates(isa)[0]
+        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
 
@@ -170,16 +179,14 @@ class _ConvCode:
                 self.tail.input_zero,
                 self.dot.activation_dtype,
             )
-        cost = 2.0 if self.dot is not None and self.dot.group == 2 else 1.0
-        tile = matrix_tile(kernel.out_width, len(blocks), isa.vector_registers, cost)
         in_width = kernel.width + 2 * self.border
         runs = column_runs(
-            kernel.out_width, in_width, kernel.kernel, kernel.stride, tile.rows, self.border
+            kernel.out_width, in_width, kernel.kernel, kernel.stride, self.size.rows, self.border
         )
-        for group in block_runs(blocks, tile.vectors):
+        for group in block_runs(blocks, self.size.vectors):
             members = blocks[group.first : group.first + group.width]
             em.loop(group.count, partial(self.rows, runs, members))
-        return em.function(kernel.symbol(isa))
+        return em.function(self.symbol)
 
     def rows(self, runs: list[ColumnRun], blocks: list[Block], group: Index) -> None:
         """All output rows of one group of output vectors."""

@@ -33,6 +33,7 @@ from compilers.kernels import (
     SqueezeExcite,
 )
 from compilers.kernels.base import Kernel, LayerParams, QParams
+from compilers.kernels.tiling import Tile
 from compilers.targets import ISAS, Isa
 from spaces.layer_spec import Activation
 
@@ -87,6 +88,7 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    every_tile: bool = False
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -302,9 +304,11 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(1, 1, 8, 8, 3, 1),
         Conv(6, 6, 40, 24, 1, 2),
     ]
-    for shape in shapes:
-        yield layer_case(shape, rng, unit=False)
-        yield layer_case(replace(shape, input_dtype="uint8"), rng, unit=True)
+    for number, shape in enumerate(shapes):
+        every_tile = number % 3 == 0
+        yield replace(layer_case(shape, rng, unit=False), every_tile=every_tile)
+        integers = replace(shape, input_dtype="uint8")
+        yield replace(layer_case(integers, rng, unit=True), every_tile=every_tile)
         integer = replace(shape, input_dtype="uint8", output_dtype="uint8", activation=RELU)
         yield layer_case(integer, rng, unit=False)
     for kernel in (
@@ -325,12 +329,12 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield other_case(Dequantize(rows, channels), rng)
 
 
-def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
+def run(case: Case, isa: Isa, tile: Tile | None) -> tuple[np.ndarray, list[str]]:
     """The output, and what is wrong with the arguments afterwards."""
     import tvm_ffi
 
     kernel = case.kernel
-    function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
+    function = compile_kernel(kernel, isa, tile)[kernel.symbol(isa, tile)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
     arrays += kernel.constants(isa, case.params)
     wrong: list[str] = []
@@ -350,9 +354,14 @@ def check(isa: Isa, every: int) -> dict[str, object]:
     rng = np.random.default_rng(7)
     failures: list[str] = []
     elements = differing = count = 0
-    for case in islice(cases(rng), 0, None, every):
+    everything = (
+        (case, tile)
+        for case in cases(rng)
+        for tile in (None, *(case.kernel.candidates(isa)[1:] if case.every_tile else ()))
+    )
+    for case, tile in islice(everything, 0, None, every):
         count += 1
-        found, wrong = run(case, isa)
+        found, wrong = run(case, isa, tile)
         difference = np.abs(found.astype(np.float64) - case.expected)
         if case.exact and difference.max() != 0:
             wrong.append(f"accumulators differ by {difference.max()}")
@@ -363,7 +372,7 @@ def check(isa: Isa, every: int) -> dict[str, object]:
                 wrong.append(f"differs by {difference.max()} steps")
         elif (worst := difference.max() / max(1.0, np.abs(case.expected).max())) > 2e-6:
             wrong.append(f"relative error {worst}")
-        failures += [f"{case.kernel}: {text}" for text in wrong]
+        failures += [f"{case.kernel} {tile or ''}: {text}" for text in wrong]
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 

@@ -1,0 +1,42 @@
+"""What a kernel-compiling child process does: see `isolation.Worker`, role `kernels`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compilers.build import link
+from compilers.kernel_library import KernelLibrary
+from compilers.kernel_records import TileField, parse_kernel
+from compilers.targets import ISAS
+
+
+def compile_kernel(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile a kernel into the library and link it alone, so that it can be timed.
+
+    Arguments: `kernel` (as `kernel_records.describe` gives it), `isa`, `threads`, `tile` (or null
+    for the rule's), `kernels` (folder of the library), `output` (the shared library to write).
+
+    Returns:
+        `compiled`: whether it was new; `symbol`; `arguments`: [shape, element type] of each tensor.
+    """
+    kernel = parse_kernel(arguments["kernel"])
+    isa = ISAS[arguments["isa"]].with_threads(arguments["threads"])
+    tile = TileField(**arguments["tile"]).tile if arguments["tile"] is not None else None
+    compiled: list[str] = []
+    library = KernelLibrary(
+        Path(arguments["kernels"]), on_compile=lambda kernel: compiled.append(kernel.kind)
+    )
+    built = library.object_file(kernel, isa, tile)
+    link(arguments["output"], [str(built)])
+    # Constants have the same shapes whatever the tile.
+    types = [parameter.ty for parameter in kernel.prim_func(isa).params]
+    return {
+        "compiled": bool(compiled),
+        "symbol": kernel.symbol(isa, tile),
+        "arguments": [[[int(n) for n in type_.shape], str(type_.dtype)] for type_ in types],
+    }
+
+
+COMMANDS = {"compile": compile_kernel}

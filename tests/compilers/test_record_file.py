@@ -79,4 +79,6 @@ def test_appends_of_two_processes_do_not_mix(tmp_path):
     assert {line for _, line in lines} == {b"a" * 3000, b"b" * 3000}
     assert len(lines) == 800
     # The two lines of one append stay together.
-    assert all(first == second for (_, first), (_, second) in zip(lines[::2], lines[1::2]))
+    assert all(
+        first == second for (_, first), (_, second) in zip(lines[::2], lines[1::2], strict=True)
+    )

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from compilers.devices import Device, DeviceConfig
+from compilers.devices import Device
+from compilers.devices.base import device_identity
 from compilers.errors import BuildError, CompilerError, DeviceError, KernelLibraryError
 from compilers.isolation import ChildBug, Worker
 from compilers.kernel_library import KernelLibrary, generator_key
@@ -45,12 +45,6 @@ GAIN = 0.97
 
 Latencies = dict[Tile | None, KernelLatency]
 Busy = Callable[[], AbstractContextManager[None]]
-
-
-def device_identity(config: DeviceConfig, capabilities: DeviceCapabilities) -> dict[str, Any]:
-    """What latencies of kernels belong to: a device's settings and its hardware, JSON values."""
-    settings = config.model_dump(mode="json") | {"isa": capabilities.isa}
-    return {"config": settings, "hardware": capabilities.hardware}
 
 
 def device_isa(capabilities: DeviceCapabilities) -> Isa:

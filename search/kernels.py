@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from compilers.devices import Device, make_device
+from compilers.devices.base import device_identity
 from compilers.devices.local import default_cache
 from compilers.errors import DeviceError, KernelRecordError
-from compilers.kernel_fill import FillReport, LibraryFill, device_identity, device_isa
+from compilers.kernel_fill import FillReport, LibraryFill, device_isa
 from compilers.kernel_library import KernelLibrary
 from compilers.kernel_records import KernelChoice, KernelTiming
 from compilers.kernel_space import space_kernels

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -171,6 +171,12 @@ class Device(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the child processes."""
+
+
+def device_identity(config: DeviceConfig, capabilities: DeviceCapabilities) -> dict[str, Any]:
+    """What latencies of kernels belong to: a device's settings and its hardware, JSON values."""
+    settings = config.model_dump(mode="json") | {"isa": capabilities.isa}
+    return {"config": settings, "hardware": capabilities.hardware}
 
 
 def make_device(config: DeviceConfig, cache: str | Path | None = None) -> Device:

@@ -31,7 +31,7 @@ from compilers.kernel_records import (
     choice_key,
     describe,
 )
-from compilers.kernel_timing import CompiledKernel, KernelLatency, KernelTimingConfig
+from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.kernels.base import Kernel
 from compilers.kernels.tiling import Tile
 from compilers.targets import ISAS, Isa

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compilers.kernel_timing import CompiledKernel, KernelTimingConfig, time_candidates
+from compilers.candidate_timing import CompiledKernel, KernelTimingConfig, time_candidates
 from compilers.measurement import MeasurementConfig, measure_interleaved
 from compilers.runtime import Model
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compilers.kernel_timing import CompiledKernel, KernelLatency, KernelTimingConfig
+    from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
     from compilers.measurement import Measurement, MeasurementConfig
     from supernet.extract import Subnet
 

@@ -29,7 +29,7 @@ from compilers.errors import (
 )
 from compilers.isolation import ChildBug, Worker
 from compilers.kernel_library import generator_key
-from compilers.kernel_timing import CompiledKernel, KernelLatency, KernelTimingConfig
+from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import resolve_isa
 from spaces.capabilities import DeviceCapabilities

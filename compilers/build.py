@@ -149,6 +149,10 @@ def _compile(module: Any, isa: Isa) -> Any:
 def link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
     """Link with binutils alone where possible: kernels need no C or C++ runtime.
 
+    Args:
+        output: The shared library.
+        objects: Object files.
+
     Raises:
         BuildError: No linker was found, or it failed.
     """

@@ -15,6 +15,9 @@ BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
+CONVERSIONS = ("Quantize", "Dequantize")
+"""Templates that convert a tensor between two layers and execute none."""
+
 _PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
 
 
@@ -61,6 +64,7 @@ class Build:
         folder: Where it lies.
         specs: The subnet's layers.
         isa: Instruction set of the library.
+        threads: Threads that its kernels divide their work over.
         cpu_flags: Processor flags that the library needs.
         input_shape: [1, C, H, W].
         kernels: The kernel of every call, in execution order.
@@ -75,6 +79,7 @@ class Build:
     folder: Path
     specs: tuple[LayerSpec, ...]
     isa: str
+    threads: int
     cpu_flags: tuple[str, ...]
     input_shape: tuple[int, ...]
     kernels: tuple[KernelRecord, ...]

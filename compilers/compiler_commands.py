@@ -22,9 +22,10 @@ from compilers.fusion import fuse
 from compilers.graph import Graph
 from compilers.kernel_library import KernelLibrary
 from compilers.onnx_export import check_onnx, export_onnx
-from compilers.probe import probe
+from compilers.peaks import measure_roofline
+from compilers.probe import probe, write_trials
 from compilers.runtime import Model
-from compilers.targets import resolve_isa
+from compilers.targets import Isa, resolve_isa
 from spaces.layer_spec import Operator
 from supernet.extract import Subnet, load_subnet
 
@@ -39,11 +40,11 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the subnet saved in a folder, and check the binary against the module.
 
     Arguments: `folder` (with the subnet and `input.npy`; receives `library.so` and the module's
-    `output.npy`), `isa`, `kernels` (folder of the kernel library).
+    `output.npy`), `isa`, `threads`, `kernels` (folder of the kernel library).
     """
     start = time.perf_counter()
     folder = Path(arguments["folder"])
-    isa = resolve_isa(arguments["isa"])
+    isa = _isa(arguments)
     x = np.load(folder / INPUT_FILE, allow_pickle=False)
     subnet, graph = _traced(folder, x.shape[1:])
     calls = fuse(graph)
@@ -66,6 +67,7 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     check_layers(model, graph, watched, x[:CHECKED], logits)
     return {
         "isa": isa.name,
+        "threads": isa.threads,
         "cpu_flags": sorted(isa.cpu_flags),
         "input_shape": list(graph.input_shape),
         "kernels": [asdict(record) for record in kernel_records(calls, isa, kernels)],
@@ -118,8 +120,36 @@ def _traced(folder: Path, shape: tuple[int, ...]) -> tuple[Subnet, Graph]:
 
 
 def probe_kernels(arguments: Mapping[str, Any]) -> None:
-    """Run the kernels of one `operator` in one `scheme` on `isa`; an error if they are wrong."""
-    probe(Operator(arguments["operator"]), arguments["scheme"], resolve_isa(arguments["isa"]))
+    """Run the kernels of one `operator` in one `scheme` on `isa` with `threads`; an error if they
+    are wrong."""
+    probe(Operator(arguments["operator"]), arguments["scheme"], _isa(arguments))
 
 
-COMMANDS = {"build": build, "onnx": onnx, "probe": probe_kernels}
+def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write the kernels of one `operator` in one `scheme` for `isa` with `threads` to `folder`, to
+    be run elsewhere; compiled ones are kept in `kernels`."""
+    return write_trials(
+        Operator(arguments["operator"]),
+        arguments["scheme"],
+        _isa(arguments),
+        KernelLibrary(Path(arguments["kernels"])),
+        Path(arguments["folder"]),
+    )
+
+
+def _isa(arguments: Mapping[str, Any]) -> Isa:
+    return resolve_isa(arguments["isa"]).with_threads(arguments["threads"])
+
+
+def roofline(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the peaks of the processor that this child is pinned to, on `isa`."""
+    return measure_roofline(resolve_isa(arguments["isa"])).to_json()
+
+
+COMMANDS = {
+    "build": build,
+    "onnx": onnx,
+    "probe": probe_kernels,
+    "trials": trials,
+    "roofline": roofline,
+}

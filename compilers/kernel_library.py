@@ -25,8 +25,8 @@ from compilers.record_file import append_lines, read_lines, unwritable
 
 # The templates import TVM, which a process that only asks for `generator_key` does not need.
 if TYPE_CHECKING:
-    from tvm import tirx
     from tvm.runtime import Module
+    from tvm.tirx import PrimFunc
 
     from compilers.kernel_records import ChoiceKey, KernelChoice, KernelTiming
     from compilers.kernels.base import Kernel
@@ -260,16 +260,21 @@ def compile_kernel(kernel: Kernel, isa: Isa, tile: Tile | None = None) -> Module
     Raises:
         KernelError: no template covers the kernel on this instruction set.
     """
+    return compile_function(kernel.symbol(isa, tile), _function(kernel, isa, tile), isa)
+
+
+def compile_function(symbol: str, function: PrimFunc, isa: Isa) -> Module:
+    """A TVM module with one function, whose global symbol is `symbol`."""
     import tvm
 
-    module = tvm.IRModule({kernel.symbol(isa, tile): _function(kernel, isa, tile)})
+    module = tvm.IRModule({symbol: function})
     # Storage rewriting would merge nothing here, and it drops the annotation that keeps
     # accumulators on the stack, where LLVM turns them into registers.
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
         return tvm.compile(module, target=isa.tvm_target()).mod
 
 
-def _function(kernel: Kernel, isa: Isa, tile: Tile | None) -> tirx.PrimFunc:
+def _function(kernel: Kernel, isa: Isa, tile: Tile | None) -> PrimFunc:
     from compilers.kernels.base import TiledKernel
 
     if tile is None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compilers.candidate_timing import CompiledKernel, KernelTimingConfig, time_candidates
+from compilers.kernel_timing import time_inference
 from compilers.measurement import MeasurementConfig, measure_interleaved
 from compilers.runtime import Model
 
@@ -47,4 +48,12 @@ def time_kernel(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [asdict(latency) for latency in time_candidates(candidates, config)]
 
 
-COMMANDS = {"run": run, "time": time, "time_kernel": time_kernel}
+
+def profile(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a `library` and each of its calls of `symbols`: `input_shape`, `config`."""
+    x = np.random.default_rng(0).random(arguments["input_shape"], dtype=np.float32)
+    config = MeasurementConfig(**arguments["config"])
+    return time_inference(Path(arguments["library"]), x, arguments["symbols"], config).to_json()
+
+
+COMMANDS = {"run": run, "time": time, "profile": profile, "time_kernel": time_kernel}

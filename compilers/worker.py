@@ -39,21 +39,26 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _commands(role: str) -> dict[str, Command]:
-    if role != "compiler":
-        # TVM's Python package imports torch where it finds it; nothing here needs it.
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    if role == "runtime":
-        from compilers import runtime_commands
+def _commands(role: str, threads: int) -> dict[str, Command]:
+    if role == "compiler":
+        from compilers import compiler_commands
 
-        return dict(runtime_commands.COMMANDS)
+        return dict(compiler_commands.COMMANDS)
+    # TVM's Python package imports torch where it finds it; nothing here needs it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    if role == "rpc":
+        from compilers import rpc_commands
+
+        return dict(rpc_commands.COMMANDS)
     if role == "kernels":
         from compilers import kernel_commands
 
         return dict(kernel_commands.COMMANDS)
-    from compilers import compiler_commands
+    from compilers import runtime_commands
+    from compilers.runtime import use_threads
 
-    return dict(compiler_commands.COMMANDS)
+    use_threads(threads)
+    return dict(runtime_commands.COMMANDS)
 
 
 def main() -> None:
@@ -68,7 +73,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            commands = commands or _commands(options["role"])
+            commands = commands or _commands(options["role"], options["threads"])
             answer = {"result": commands[request["command"]](request["arguments"])}
         except Exception as error:
             answer = _failure(error)

@@ -4,14 +4,17 @@ from compilers.kernels.conv import Conv
 from compilers.kernels.depthwise import Depthwise
 from compilers.kernels.elementwise import Dequantize, Quantize
 from compilers.kernels.gemm import Gemm
+from compilers.kernels.pool import AvgPool, MaxPool
 from compilers.kernels.squeeze_excite import GlobalPool, SqueezeExcite
 
 __all__ = [
+    "AvgPool",
     "Conv",
     "Depthwise",
     "Dequantize",
     "Gemm",
     "GlobalPool",
+    "MaxPool",
     "Quantize",
     "SqueezeExcite",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
-from compilers.kernels.tiling import ColumnRun, Tile, column_runs, even_parts, row_runs
+from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs
 from compilers.kernels.window import copy_inside, fill_border, window_rows
 
 if TYPE_CHECKING:
@@ -31,33 +30,22 @@ PIXELS = 4
 _HIGH = 1 << 16
 """Shifts a value into the upper half of a 32-bit lane."""
 
-_TILES = (Tile(4, columns=2), Tile(4, columns=1), Tile(2, columns=2))
-"""Output pixels whose windows share operands in the integer kernel, the usual one first."""
+_TILE_ROWS, _TILE_COLUMNS = 4, 2
+"""Output pixels whose windows share operands in the integer kernel."""
 
 
-class DepthwiseCode(ABC):
+class DepthwiseCode:
     """What the three variants share: blocks of channels outside, rows, tiles of columns.
 
     A last block that is not full overlaps its neighbour, so that every vector is full.
     """
 
-    def __init__(self, kernel: Depthwise, isa: Isa, size: Tile | None) -> None:
+    def __init__(self, kernel: Depthwise, isa: Isa) -> None:
         self.kernel = kernel
         self.isa = isa
-        self.size = size or self.tiles(kernel, isa)[0]
-        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.lanes = kernel.lanes(isa)
         self.blocks = -(-kernel.channels // self.lanes)
-
-    @staticmethod
-    @abstractmethod
-    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
-        """See `Kernel.candidates`."""
-
-    @abstractmethod
-    def build(self) -> Any:
-        """The function."""
 
     def arguments(
         self, weight_shape: tuple[int, ...], weight_dtype: str, start_dtype: str = "float32"
@@ -82,7 +70,7 @@ class DepthwiseCode(ABC):
             body(j, first)
 
         self.em.loop(self.blocks, block)
-        return self.em.function(self.symbol)
+        return self.em.function(self.kernel.symbol(self.isa))
 
     def store(self, sums: Sequence[tuple[Index, Buffer]], channel: Index) -> None:
         """Finish (output pixel, accumulator) pairs of one block of channels."""
@@ -96,10 +84,9 @@ class DepthwiseCode(ABC):
 class FloatCode(DepthwiseCode):
     """float32: taps outside the image are skipped, each input column of a tile is loaded once."""
 
-    @staticmethod
-    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
+    def column_limit(self) -> int:
         """Accumulators, the window row's weights and one pixel must fit the registers."""
-        return _column_tiles(kernel.out_width, isa.vector_registers - kernel.kernel - 2)
+        return min(8, self.isa.vector_registers - self.kernel.kernel - 2)
 
     def build(self) -> Any:
         kernel = self.kernel
@@ -108,12 +95,11 @@ class FloatCode(DepthwiseCode):
 
     def rows(self, channel: Index) -> None:
         kernel, em = self.kernel, self.em
-        runs = column_runs(
-            kernel.out_width, kernel.width, kernel.kernel, kernel.stride, self.size.columns
-        )
+        window = (kernel.kernel, kernel.stride, kernel.kernel // 2)
+        runs = column_runs(kernel.out_width, kernel.width, *window, self.column_limit())
 
         def row(oh: Index) -> None:
-            taps = window_rows(em, oh, kernel.height, kernel.kernel, kernel.stride)
+            taps = window_rows(em, oh, kernel.height, *window)
             for run in runs:
 
                 def tile(i: Index, run: ColumnRun = run) -> None:
@@ -166,12 +152,6 @@ class PairedCode(DepthwiseCode):
     int32 from the bias on: products fit 16 bits, sums of two fit 32.
     """
 
-    @staticmethod
-    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
-        """Accumulators, the window row's weights, a pair and a sum must fit the registers."""
-        groups = -(-kernel.kernel // WidenedDot.group)
-        return _column_tiles(kernel.out_width, isa.vector_registers - groups - 3)
-
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.lanes
         k, border = kernel.kernel, kernel.kernel // 2
@@ -185,7 +165,8 @@ class PairedCode(DepthwiseCode):
         size = (kernel.height, kernel.width)
         zeros = em.let(self.tail.input_zero(lanes) * splat(1 + _HIGH, lanes, "int32"))
         fill_border(em, self.image, size, 1, border, lambda _: zeros, width=1)
-        columns = row_runs(kernel.out_width, self.size.columns)
+        limit = min(8, self.isa.vector_registers - self.groups - 3)
+        columns = row_runs(kernel.out_width, even_parts(kernel.out_width, limit)[0])
 
         def block(_: Index, channel: Index) -> None:
             em.loop(kernel.height, lambda h: self.copy_row(h, border, channel))
@@ -257,17 +238,6 @@ class InterleavedCode(DepthwiseCode):
     every window row that covers it. A tile is some output rows of one or two columns.
     """
 
-    @staticmethod
-    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
-        """Rows are divided evenly; a tile larger than the image is that of the image."""
-        del isa
-        height, width = kernel.out_height, kernel.out_width
-        fitted = (
-            Tile(even_parts(height, tile.rows)[0], columns=min(tile.columns, width))
-            for tile in _TILES
-        )
-        return tuple(dict.fromkeys(fitted))
-
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.lanes
         k = kernel.kernel
@@ -284,8 +254,8 @@ class InterleavedCode(DepthwiseCode):
             return cast(self.tail.input_zero(count), "uint8", count)
 
         fill_border(em, self.image, size, lanes, border, zero)
-        rows = row_runs(kernel.out_height, self.size.rows)
-        columns = row_runs(kernel.out_width, self.size.columns)
+        rows = row_runs(kernel.out_height, even_parts(kernel.out_height, _TILE_ROWS)[0])
+        columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
 
         def block(j: Index, channel: Index) -> None:
             copy_inside(em, self.image, self.x, size, channel, lanes, border)
@@ -340,10 +310,3 @@ class InterleavedCode(DepthwiseCode):
             ],
             channel,
         )
-
-
-def _column_tiles(columns: int, registers: int) -> tuple[Tile, ...]:
-    """Parts of an output row that it divides into evenly, for at most 8 and at most 4 columns."""
-    limits = (min(most, registers) for most in (8, 4))
-    tiles = (Tile(1, columns=even_parts(columns, limit)[0]) for limit in limits)
-    return tuple(dict.fromkeys(tiles))

@@ -94,6 +94,22 @@ class Emitter:
         first = self.let(tirx.truncdiv(chunk * total, chunks))
         return first, self.let(tirx.truncdiv((chunk + 1) * total, chunks) - first)
 
+    def parts(self, counts: Sequence[int], chunk: Index, chunks: int) -> list[tuple[Index, Index]]:
+        """(first, count) of what falls to one of `chunks` of each of several loops.
+
+        The loops stand one behind the other; all their iterations together are divided evenly,
+        and those of one chunk are consecutive.
+        """
+        if chunks == 1:
+            return [(0, count) for count in counts]
+        start, size = self.share(sum(counts), chunk, chunks)
+        found = []
+        for count in counts:
+            first = self.let(tirx.min(tirx.max(start, 0), count))
+            found.append((first, self.let(tirx.min(tirx.max(start + size, 0), count) - first)))
+            start = start - count
+        return found
+
     def _loop(self, start: Index, extent: Index, kind: Any, body: Callable[[Index], None]) -> None:
         variable = tirx.Var(self._name("i"), "int32")
         self._blocks.append([])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import IntegerDot, integer_dot
-from compilers.kernels.base import DType, LayerParams, TiledKernel
+from compilers.intrinsics import integer_dot
+from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
+from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -23,11 +23,12 @@ from compilers.kernels.packing import (
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
-    Tile,
     block_runs,
     channel_blocks,
-    matrix_tiles,
+    even_division,
+    matrix_tile,
     row_runs,
+    thread_chunks,
 )
 from spaces.layer_spec import Activation
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gemm(TiledKernel):
+class Gemm(Kernel):
     """`out[m, n] = epilogue(x[m, k] @ weight[n, k].T + bias)`.
 
     Arguments of the function: x, [residual,] packed weight, start, [scale, factors, zeros,]
@@ -60,6 +61,8 @@ class Gemm(TiledKernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    combine: Combine = "add"
+    activation_last: bool = False
 
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
@@ -73,7 +76,14 @@ class Gemm(TiledKernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
+        return layer_epilogue(
+            self.input_dtype,
+            self.activation,
+            self.residual,
+            self.output_dtype,
+            self.combine,
+            self.activation_last,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -92,15 +102,9 @@ class Gemm(TiledKernel):
             weight = weight.reshape(weight.shape[:2])
         return matrix_constants(isa, self.epilogue, weight, (self.n, self.k), params)
 
-    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
-        """See `Kernel.candidates`."""
-        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
-        blocks = len(channel_blocks(self.n, isa.vector_lanes))
-        return matrix_tiles(self.m, blocks, isa.vector_registers, multiply_cost(dot))
-
-    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
-        """See `TiledKernel.prim_func`."""
-        return _GemmCode(self, isa, tile).build()
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        return _GemmCode(self, isa).build()
 
 
 def matrix_constants(
@@ -141,19 +145,12 @@ def matrix_constants(
     )
 
 
-def multiply_cost(dot: IntegerDot | None) -> float:
-    """Vector instructions per multiply-add: a widening dot product adds in a second one."""
-    return 2.0 if dot is not None and dot.group == 2 else 1.0
-
-
 class _GemmCode:
     """Emits one `Gemm`: rows outside, groups of output vectors inside, reduction innermost."""
 
-    def __init__(self, kernel: Gemm, isa: Isa, size: Tile | None) -> None:
+    def __init__(self, kernel: Gemm, isa: Isa) -> None:
         self.kernel = kernel
         self.isa = isa
-        self.size = size or kernel.candidates(isa)[0]
-        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
         self.widened = self.dot is not None and self.dot.activation_dtype != "uint8"
@@ -169,20 +166,38 @@ class _GemmCode:
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
-        size = self.size
-        self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
-        for first, tiles, rows in row_runs(kernel.m, size.rows):
+        cost = 2.0 if self.widened else 1.0
+        size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
+        rows = row_runs(kernel.m, size.rows)
+        columns = block_runs(blocks, size.vectors)
+        row_counts = [tiles for _, tiles, _ in rows]
+        column_counts = [run.count for run in columns]
+        cycles = (
+            kernel.m * kernel.k * kernel.n * cost / (2 * isa.vector_lanes * self.operands.group)
+        )
+        by_rows = even_division(sum(row_counts), sum(column_counts), isa.threads)
+        counts = row_counts if by_rows else column_counts
+        chunks = thread_chunks(isa, cycles, sum(counts))
 
-            def row_tile(i: Index, first: int = first, rows: int = rows) -> None:
-                row = first + i * rows
-                if self.widened:
-                    self.widen(row, rows)
-                for run in block_runs(blocks, size.vectors):
-                    group = blocks[run.first : run.first + run.width]
-                    em.loop(run.count, partial(self.tile, row, rows, group))
+        def chunk(index: Index) -> None:
+            self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
+            part = em.parts(counts, index, chunks)
+            row_parts = part if by_rows else [(0, count) for count in row_counts]
+            column_parts = [(0, count) for count in column_counts] if by_rows else part
+            for (first, _, height), (start, count) in zip(rows, row_parts, strict=True):
 
-            em.loop(tiles, row_tile)
-        return em.function(self.symbol)
+                def row_tile(i: Index, first: int = first, height: int = height) -> None:
+                    row = first + i * height
+                    if self.widened:
+                        self.widen(row, height)
+                    for run, (start, count) in zip(columns, column_parts, strict=True):
+                        group = blocks[run.first : run.first + run.width]
+                        em.loop(count, partial(self.tile, row, height, group), start=start)
+
+                em.loop(count, row_tile, start=start)
+
+        em.parallel(chunks, chunk)
+        return em.function(kernel.symbol(isa))
 
     def widen(self, row: Index, rows: int) -> None:
         """uint8 -> int16 for one tile of rows, which every group of output vectors then reads."""

@@ -24,15 +24,15 @@ _COPY_LANES = 32
 
 
 def window_rows(
-    em: Emitter, oh: Index, height: int, kernel: int, stride: int
+    em: Emitter, oh: Index, height: int, kernel: int, stride: int, padding: int
 ) -> tuple[Index, Index]:
     """(first, count) of the window's rows that lie inside the image at output row `oh`."""
-    pad = kernel // 2
+    top = padding - oh * stride
     if isinstance(oh, int):
-        first = max(0, pad - oh * stride)
-        return first, min(kernel, height + pad - oh * stride) - first
-    first = em.let(maximum(pad - oh * stride, 0))
-    return first, em.let(minimum(height + pad - oh * stride, kernel) - first)
+        first = max(0, top)
+        return first, min(kernel, height + top) - first
+    first = em.let(maximum(top, 0))
+    return first, em.let(minimum(height + top, kernel) - first)
 
 
 def fill_border(
@@ -115,4 +115,43 @@ def padded_copy(
             em, target, (height, width), channels, border, lambda n: cast(value(n), dtype, n)
         )
     copy_inside(em, target, x, (height, width), 0, channels, border)
+    return target
+
+
+def padded_planes(
+    em: Emitter,
+    x: Buffer,
+    shape: tuple[int, int, int],
+    border: int,
+    value: Callable[[int], Expr],
+) -> Buffer:
+    """The planes of `x` [1, C, H, W], each with a border: [C * (H + 2b) * (W + 2b)], float32."""
+    height, width, channels = shape
+    full = width + 2 * border
+    plane = (height + 2 * border) * full
+    target = em.scratch((channels * plane,))
+
+    def fill(first: Index, count: int) -> None:
+        def piece(at: Index, lanes: int) -> None:
+            em.store(target, [first + at], value(lanes), lanes)
+
+        em.pieces(count, _COPY_LANES, piece)
+
+    def channel(c: Index) -> None:
+        fill(c * plane, border * full)
+
+        def row(h: Index) -> None:
+            first = c * plane + (h + border) * full
+            fill(first, border)
+
+            def piece(at: Index, lanes: int) -> None:
+                em.store(target, [first + border + at], load(x, [0, c, h, at], lanes), lanes)
+
+            em.pieces(width, _COPY_LANES, piece)
+            fill(first + border + width, border)
+
+        em.loop(height, row)
+        fill(c * plane + (height + border) * full, border * full)
+
+    em.loop(channels, channel)
     return target

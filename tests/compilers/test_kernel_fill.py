@@ -247,5 +247,5 @@ def test_builds_use_the_chosen_tiles(tmp_path, cache, subnets, images):
 
 
 def test_other_kinds_of_devices_say_that_they_do_not_time_kernels(device):
-    with pytest.raises(DeviceError, match="'local_cpu' do not time single kernels"):
+    with pytest.raises(DeviceError, match="'local_cpu' cannot time single kernels"):
         Device.time_kernel(device, [], None, 1.0)

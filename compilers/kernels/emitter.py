@@ -62,7 +62,9 @@ class Emitter:
         self._blocks[-1].append(statement)
 
     def let(self, value: Expr) -> Expr:
-        """Evaluate once, here; the result may be used many times."""
+        """Evaluate once, here; the result may be used many times. A Python integer stays one."""
+        if isinstance(value, int):
+            return value
         variable = tirx.Var(self._name("v"), value.ty)
         self.emit(tirx.Bind(variable, value))
         return variable
@@ -188,10 +190,14 @@ def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
 
 
 def maximum(a: Expr, b: Expr) -> Expr:
-    """Element-wise maximum."""
+    """Element-wise maximum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
     return tirx.max(a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
-    """Element-wise minimum."""
+    """Element-wise minimum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
     return tirx.min(a, b)

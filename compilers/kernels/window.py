@@ -28,9 +28,6 @@ def window_rows(
 ) -> tuple[Index, Index]:
     """(first, count) of the window's rows that lie inside the image at output row `oh`."""
     top = padding - oh * stride
-    if isinstance(oh, int):
-        first = max(0, top)
-        return first, min(kernel, height + top) - first
     first = em.let(maximum(top, 0))
     return first, em.let(minimum(height + top, kernel) - first)
 
@@ -78,9 +75,13 @@ def copy_inside(
     first_channel: Index,
     channels: int,
     border: int,
+    rows: tuple[Index, Index],
 ) -> None:
-    """Copy `channels` channels of the image `x` [H * W, C] inside the border of `target`."""
-    height, width = size
+    """Copy `channels` channels of some rows (first, count) of the image `x` [H * W, C].
+
+    They go inside the border of `target`, as in `fill_border`.
+    """
+    _, width = size
 
     def row(h: Index) -> None:
         def column(w: Index) -> None:
@@ -95,7 +96,8 @@ def copy_inside(
 
         em.loop(width, column)
 
-    em.loop(height, row)
+    first, count = rows
+    em.loop(count, row, start=first)
 
 
 def padded_copy(
@@ -114,7 +116,7 @@ def padded_copy(
         fill_border(
             em, target, (height, width), channels, border, lambda n: cast(value(n), dtype, n)
         )
-    copy_inside(em, target, x, (height, width), 0, channels, border)
+    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height))
     return target
 
 

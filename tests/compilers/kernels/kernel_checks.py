@@ -1,8 +1,9 @@
 """Run in a child process: every template of one ISA against references in float64 and integers.
 
     python kernel_checks.py ISA EVERY
+    python kernel_checks.py ISA threads
 
-EVERY takes each n-th case.
+EVERY takes each n-th case; `threads` compares two threads with one, bit for bit.
 Every case runs with arguments that begin right behind, then with arguments that end right before a
 page without access, so that a read or write beside them kills the process; bytes around the output
 must keep their canary. Prints one JSON object.
@@ -449,5 +450,50 @@ def check(isa: Isa, every: int) -> dict[str, object]:
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 
+def large_kernels() -> Iterator[Kernel]:
+    """One or more of each template, with enough work for two threads."""
+    for dtype in DTYPES:
+        tail = (dtype, RELU, None, dtype)
+        yield Gemm(197, 128, 200, *tail)
+        yield Gemm(1, 4096, 1032, *tail)
+        yield Conv(15, 13, 64, 72, 3, 1, "nhwc", *tail)
+        yield Conv(7, 4, 128, 256, 3, 1, "nhwc", *tail)
+        for kernel, stride in ((3, 1), (5, 2), (7, 1)):
+            yield Depthwise(57, 50, 72, kernel, stride, dtype, HARDSWISH, dtype)
+        yield SqueezeExcite(2500, 88, 24, dtype, dtype)
+        yield GlobalPool(3000, 200, dtype, dtype)
+        yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
+        yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
+    yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Quantize(1001, 130)
+    yield Dequantize(1001, 130)
+
+
+def check_threads(isa: Isa) -> dict[str, object]:
+    """Which kernels give other bits with two threads, or are not divided at all."""
+    rng = np.random.default_rng(7)
+    failures: list[str] = []
+    count = 0
+    for kernel in large_kernels():
+        count += 1
+        if isinstance(kernel, Gemm | Conv | Depthwise):
+            case = layer_case(kernel, rng, unit=False)
+        elif isinstance(kernel, SqueezeExcite):
+            case = excite_case(kernel, rng)
+        else:
+            case = other_case(kernel, rng)
+        two = isa.with_threads(2)
+        if "T.parallel(2)" not in kernel.prim_func(two).script():
+            failures.append(f"{kernel}: is not divided")
+        serial, wrong = run(case, isa)
+        parallel, more = run(case, two)
+        if not np.array_equal(serial, parallel):
+            more.append("two threads give other bits")
+        failures += [f"{kernel}: {text}" for text in wrong + more]
+    return {"cases": count, "failures": failures}
+
+
 if __name__ == "__main__":
-    print(json.dumps(check(ISAS[sys.argv[1]], int(sys.argv[2]))))
+    chosen = ISAS[sys.argv[1]]
+    threads = sys.argv[2] == "threads"
+    print(json.dumps(check_threads(chosen) if threads else check(chosen, int(sys.argv[2]))))

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.devices import Device
 from compilers.devices.base import device_identity
 from compilers.errors import BuildError, CompilerError, DeviceError, KernelLibraryError
@@ -31,7 +32,6 @@ from compilers.kernel_records import (
     choice_key,
     describe,
 )
-from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.kernels.base import Kernel
 from compilers.kernels.tiling import Tile
 from compilers.targets import ISAS, Isa

@@ -48,7 +48,6 @@ def time_kernel(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [asdict(latency) for latency in time_candidates(candidates, config)]
 
 
-
 def profile(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Measure a `library` and each of its calls of `symbols`: `input_shape`, `config`."""
     x = np.random.default_rng(0).random(arguments["input_shape"], dtype=np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 from compilers.devices import Device, make_device
 from compilers.devices.base import device_identity
-from compilers.devices.local import default_cache
+from compilers.devices.host_built import default_cache
 from compilers.errors import DeviceError, KernelRecordError
 from compilers.kernel_fill import FillReport, LibraryFill, device_isa
 from compilers.kernel_library import KernelLibrary

@@ -209,6 +209,8 @@ def device_identity(config: DeviceConfig, capabilities: DeviceCapabilities) -> d
     """What latencies of kernels belong to: a device's settings and its hardware, JSON values."""
     settings = config.model_dump(mode="json") | {"isa": capabilities.isa}
     return {"config": settings, "hardware": capabilities.hardware}
+
+
 def parse_device(settings: Mapping[str, Any]) -> DeviceConfig:
     """Validate what a user wrote about a device; the `kind` decides which settings there are.
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from compilers.built import Build
+from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.devices.base import DEVICES, DeviceConfig
 from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
 from compilers.host import processor_name
 from compilers.isolation import Worker
 from compilers.kernel_library import generator_key
-from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.kernel_timing import InferenceTiming
 from compilers.measurement import MeasurementConfig
 from compilers.roofline import Roofline

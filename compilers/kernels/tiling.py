@@ -103,11 +103,6 @@ def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
     return [*runs, (total - total % size, 1, total % size)] if total % size else runs
 
 
-def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1.0) -> Tile:
-    """The register tile of a [rows, K] x [K, blocks * lanes] product. Args: `matrix_tiles`."""
-    return matrix_tiles(rows, blocks, registers, multiply_cost)[0]
-
-
 @cache
 def matrix_tiles(
     rows: int, blocks: int, registers: int, multiply_cost: float = 1.0

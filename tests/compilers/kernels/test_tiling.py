@@ -11,7 +11,7 @@ from compilers.kernels.tiling import (
     channel_blocks,
     column_runs,
     even_parts,
-    matrix_tile,
+    matrix_tiles,
     out_size,
     row_runs,
 )
@@ -86,7 +86,7 @@ def test_column_runs_cover_the_row_and_know_what_is_inside(
 def test_matrix_tiles_fit_the_registers(
     rows: int, blocks: int, registers: int, cost: float
 ) -> None:
-    tile = matrix_tile(rows, blocks, registers, cost)
+    tile = matrix_tiles(rows, blocks, registers, cost)[0]
     assert tile.rows * tile.vectors + tile.vectors + 1 <= registers
     assert tile.rows <= rows
     assert tile.vectors <= blocks

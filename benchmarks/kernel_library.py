@@ -69,7 +69,7 @@ def run(folder: Path, cache: Path) -> dict[str, float]:
         figures = fill(store)
         space = device_space(store, device, get_space(SPACE))
         timings = library_timings(default_library(), device)
-        latencies = {timing.kernel: timing.median_us for timing in timings}
+        latencies = {timing.kernel: timing.latency_us for timing in timings}
         with probed_device(device) as opened:
             configs = in_bands(space)
             builds, cpu = build(opened, space, [c for band in configs for c in band], folder)

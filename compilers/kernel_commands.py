@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compilers.build import link
+import numpy as np
+
+from compilers.build import build_library, link
+from compilers.fusion import KernelCall, KernelGraph
 from compilers.kernel_library import KernelLibrary
 from compilers.kernel_records import TileField, parse_kernel
+from compilers.kernels import Gemm
+from compilers.kernels.base import LayerParams
 from compilers.targets import ISAS
+
+CHAINED = Gemm(1, 8, 8)
+"""A kernel that hardly takes longer than its call."""
 
 
 def compile_kernel(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,4 +47,22 @@ def compile_kernel(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-COMMANDS = {"compile": compile_kernel}
+def chain(arguments: Mapping[str, Any]) -> None:
+    """Build a library whose `main` calls `CHAINED` again and again: what the runtime adds shows.
+
+    Arguments: `isa`, `threads`, `kernels` (folder of the library), `output` (the shared library to
+    write), `length` (number of calls).
+    """
+    isa = ISAS[arguments["isa"]].with_threads(arguments["threads"])
+    width = CHAINED.n
+    params = LayerParams(np.zeros((width, width), np.float32), np.zeros(width, np.float32))
+    calls = tuple(
+        KernelCall(f"call{i}", CHAINED, (f"v{i}",), f"v{i + 1}", params)
+        for i in range(arguments["length"])
+    )
+    graph = KernelGraph("v0", CHAINED.input_shape, calls, calls[-1].output)
+    library = KernelLibrary(Path(arguments["kernels"]))
+    build_library(graph, isa, library, Path(arguments["output"]))
+
+
+COMMANDS = {"compile": compile_kernel, "chain": chain}

@@ -17,12 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from compilers.built import Build
 from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.devices import Device
 from compilers.devices.base import device_identity
-from compilers.errors import BuildError, CompilerError, DeviceError, KernelLibraryError
+from compilers.errors import (
+    BuildError,
+    CompilerError,
+    DeviceError,
+    KernelLibraryError,
+    MeasurementError,
+)
 from compilers.isolation import ChildBug, Worker
+from compilers.kernel_commands import CHAINED
 from compilers.kernel_library import KernelLibrary, generator_key
 from compilers.kernel_records import (
     FailedTile,
@@ -42,6 +51,9 @@ COMPILE_TIMEOUT = 120.0
 TIME_TIMEOUT = 30.0
 GAIN = 0.97
 """Latency relative to the rule's below which another tile is chosen: less may be chance."""
+
+SHORT_CHAIN, LONG_CHAIN = 2, 66
+"""Calls of one small kernel in two libraries, whose latencies differ by what the calls take."""
 
 Latencies = dict[Tile | None, KernelLatency]
 Busy = Callable[[], AbstractContextManager[None]]
@@ -140,6 +152,7 @@ class LibraryFill:
         self.config = config or KernelTimingConfig()
         self.time_timeout = time_timeout
         self.report = FillReport()
+        self._call_us = 0.0
         self._local = threading.local()
         self._workers: list[Worker] = []
 
@@ -170,6 +183,8 @@ class LibraryFill:
             try:
                 left = self._missing(kernels)
                 report.known = len(kernels) - len(left)
+                if left and (deadline is None or time.monotonic() < deadline):
+                    self._call_us = self._measure_calls()
                 while left and (deadline is None or time.monotonic() < deadline):
                     progress(len(kernels) - len(left), len(kernels))
                     self._batch(left[:BATCH], pool)
@@ -185,6 +200,49 @@ class LibraryFill:
                 self._workers.clear()
                 report.seconds = time.monotonic() - start
         return report
+
+    def _measure_calls(self) -> float:
+        """Microseconds that the runtime adds to each call of a kernel."""
+        lengths = (SHORT_CHAIN, LONG_CHAIN)
+        with tempfile.TemporaryDirectory(prefix="netcarve-calls-") as folder:
+            builds = [self._chain(Path(folder) / str(length)) for length in lengths]
+            work = _Work(CHAINED, None, [None], None)
+            with self.compiling(), Worker("kernels", BuildError) as worker:
+                for length, build in zip(lengths, builds, strict=True):
+                    request = self._target() | {"output": str(build.library), "length": length}
+                    worker.request("chain", request, COMPILE_TIMEOUT)
+                self._compile_with(worker, work, None, str(Path(folder) / "kernel.so"))
+            with self.measuring():
+                short, long = (found.median_ms for found in self.device.time(builds))
+                alone = self._time(work, [None])
+        if alone is None:
+            raise MeasurementError(f"{CHAINED} does not run: {work.errors[None]}")
+        whole = 1e3 * (long - short) / (LONG_CHAIN - SHORT_CHAIN)
+        return max(0.0, whole - alone[None].median_us)
+
+    def _chain(self, folder: Path) -> Build:
+        folder.mkdir()
+        return Build(
+            folder=folder,
+            specs=(),
+            isa=self.isa.name,
+            threads=self.isa.threads,
+            cpu_flags=(),
+            input_shape=CHAINED.input_shape,
+            kernels=(),
+            tolerance=0.0,
+            difference=0.0,
+            seconds=0.0,
+            hardware="",
+            versions={},
+        )
+
+    def _target(self) -> dict[str, Any]:
+        return {
+            "isa": self.isa.name,
+            "threads": self.isa.threads,
+            "kernels": str(self.library.folder),
+        }
 
     def _missing(self, kernels: Sequence[Kernel]) -> list[Kernel]:
         """Kernels without a latency that are not known to fail."""
@@ -233,12 +291,12 @@ class LibraryFill:
         if worker is None:
             worker = self._local.worker = Worker("kernels", BuildError)
             self._workers.append(worker)
-        request = {
+        self._compile_with(worker, work, tile, output)
+
+    def _compile_with(self, worker: Worker, work: _Work, tile: Tile | None, output: str) -> None:
+        request = self._target() | {
             "kernel": describe(work.kernel),
-            "isa": self.isa.name,
-            "threads": self.isa.threads,
             "tile": asdict(tile) if tile is not None else None,
-            "kernels": str(self.library.folder),
             "output": output,
         }
         try:
@@ -321,6 +379,7 @@ class LibraryFill:
             threads=self.isa.threads,
             tile=TileField.of(tile),
             generator=generator_key(),
+            call_us=self._call_us,
             **asdict(latency),
         )
 

@@ -215,6 +215,7 @@ class KernelTiming(_Record):
         p10_us: 10th percentile, microseconds.
         p90_us: 90th percentile, microseconds.
         repeats: Samples taken.
+        call_us: What the runtime adds to each call of a kernel on that device, microseconds.
         clock: What was read.
     """
 
@@ -227,4 +228,10 @@ class KernelTiming(_Record):
     p10_us: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     p90_us: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     repeats: Annotated[int, Field(ge=1)]
+    call_us: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     clock: Literal["std::chrono"] = "std::chrono"
+
+    @property
+    def latency_us(self) -> float:
+        """What one call within a network takes, microseconds."""
+        return self.median_us + self.call_us

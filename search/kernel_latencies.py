@@ -141,4 +141,4 @@ def _known(job: JobRow, name: str, space: SearchSpace, device: Device | None) ->
     kernels = space_kernels(space)
     if any(kernel not in timings for kernel in kernels):
         return []
-    return [[describe(kernel), timings[kernel].median_us] for kernel in kernels]
+    return [[describe(kernel), timings[kernel].latency_us] for kernel in kernels]

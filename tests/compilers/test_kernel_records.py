@@ -103,7 +103,9 @@ def test_records_survive_their_line():
         p10_us=1.25,
         p90_us=2.0,
         repeats=15,
+        call_us=0.4,
     )
     assert KernelTiming.parse(timing.line()) == timing
+    assert timing.latency_us == 1.5 + 0.4
     with pytest.raises(KernelRecordError, match="median_us"):
         KernelTiming.parse(timing.line().replace(b"1.5", b"-1.5"))

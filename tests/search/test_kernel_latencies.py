@@ -101,6 +101,7 @@ def store(stand, latencies):
                 p10_us=us,
                 p90_us=us,
                 repeats=1,
+                call_us=0.0,
             )
             for kernel, us in latencies.items()
         ],

@@ -210,7 +210,11 @@ class LibraryFill:
             with self.compiling(), Worker("kernels", BuildError) as worker:
                 for length, build in zip(lengths, builds, strict=True):
                     request = self._target() | {"output": str(build.library), "length": length}
-                    worker.request("chain", request, COMPILE_TIMEOUT)
+                    try:
+                        worker.request("chain", request, COMPILE_TIMEOUT)
+                    except CompilerError:
+                        self.library.check_writable()
+                        raise
                 self._compile_with(worker, work, None, str(Path(folder) / "kernel.so"))
             with self.measuring():
                 short, long = (found.median_ms for found in self.device.time(builds))

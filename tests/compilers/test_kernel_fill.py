@@ -96,8 +96,9 @@ def test_choices_are_made_once_and_latencies_once_per_device(tmp_path, device):
     timings = library.timings(run.identity, ISA)
     assert set(timings) == set(FEW)
     for kernel, timing in timings.items():
-        assert 0 < timing.p10_us <= timing.median_us <= timing.p90_us < 1000
-        assert 0 < timing.call_us == timing.latency_us - timing.median_us < 100
+        assert 0 < timing.p10_us <= timing.median_us <= timing.p90_us
+        assert timing.call_us >= 0
+        assert timing.latency_us == timing.median_us + timing.call_us
         used = library.tile(kernel, ISA)
         assert (None if timing.tile is None else timing.tile.tile) == used
 

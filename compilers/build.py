@@ -8,7 +8,6 @@ paths, no symbol table.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ import numpy as np
 
 from compilers.built import KernelRecord
 from compilers.errors import BuildError
-from compilers.fusion import KernelGraph
+from compilers.kernel_calls import KernelGraph
 from compilers.kernel_library import KernelLibrary
+from compilers.toolchain import find_tool
 
 if TYPE_CHECKING:
     from compilers.kernels.base import Kernel
@@ -60,8 +60,8 @@ def build_library(
         isa: Instruction set of the kernels.
         kernels: Where compiled kernels are cached, and register tiles chosen; missing kernels are
             compiled now.
-        path: The library, `main(x) -> logits`.
-        watch: Names of tensors that `main` returns after its output, `[pixels, channels]` each.
+        path: The library: `main(x)` returns the output, [rows, columns].
+        watch: Names of tensors that `main` returns after its output, `[rows, columns]` each.
 
     Raises:
         BuildError: No linker was found, or it failed.
@@ -74,7 +74,10 @@ def build_library(
     executable = _compile(_relax_module(graph, isa, kernels, watch), isa)
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
-            str(path), fcompile=link, addons=list(map(str, objects)), workspace_dir=folder
+            str(path),
+            fcompile=_linker(isa),
+            addons=list(map(str, objects)),
+            workspace_dir=folder,
         )
 
 
@@ -89,16 +92,16 @@ def _relax_module(
     from tvm.relax import TensorType
 
     builder = relax.BlockBuilder()
-    x = relax.Var("x", TensorType(graph.input_shape, "float32"))
-    values = {graph.input: x}
+    x = relax.Var("x", TensorType(graph.input_shape, graph.input_dtype))
+    values = {name: relax.const(array) for name, array in graph.constants.items()}
+    values[graph.input] = x
     with builder.function("main", [x]):
         with builder.dataflow():
             for call in graph.calls:
                 constants = call.kernel.constants(isa, call.params)
                 arguments = [values[name] for name in call.inputs]
                 arguments += [relax.const(np.ascontiguousarray(array)) for array in constants]
-                dtype = "uint8" if call.params.output is not None else "float32"
-                out = TensorType(call.kernel.output_shape, dtype)
+                out = TensorType(call.kernel.output_shape, call.kernel.output_dtype)
                 values[call.output] = builder.emit(
                     relax.call_dps_packed(_symbol(call.kernel, isa, kernels), arguments, out)
                 )
@@ -146,27 +149,33 @@ def _compile(module: Any, isa: Isa) -> Any:
     return tvm.compile(module, target=isa.tvm_target(), relax_pipeline=pipeline)
 
 
-def link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+def link(output: str, objects: Sequence[str], isa: Isa) -> None:
     """Link with binutils alone where possible: kernels need no C or C++ runtime.
 
     Args:
         output: The shared library.
         objects: Object files.
+        isa: Instruction set of their code.
 
     Raises:
         BuildError: No linker was found, or it failed.
     """
-    found = next((name for name in LINKERS if shutil.which(name)), None)
-    if found is None:
-        raise BuildError(f"no linker found; install one of: {', '.join(LINKERS)}")
+    found, path = find_tool(isa.architecture, "linker", LINKERS)
     if found == "ld":
-        command = ["ld", "-shared", "-s", "--build-id=none", "-o", output, *objects]
+        command = [path, "-shared", "-s", "--build-id=none", "-o", output, *objects]
     else:
-        command = [found, "-shared", "-nostdlib", "-s", "-Wl,--build-id=none", "-o", output]
+        command = [path, "-shared", "-nostdlib", "-s", "-Wl,--build-id=none", "-o", output]
         command += objects
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BuildError(f"{found} failed with status {done.returncode}: {done.stderr[-500:]}")
+        raise BuildError(f"{path} failed with status {done.returncode}: {done.stderr[-500:]}")
 
 
-link.object_format = "o"  # type: ignore[attr-defined]
+def _linker(isa: Isa) -> Any:
+    """`link` as TVM calls it."""
+
+    def link_objects(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+        link(output, objects, isa)
+
+    link_objects.object_format = "o"  # type: ignore[attr-defined]
+    return link_objects

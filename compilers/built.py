@@ -13,12 +13,13 @@ from spaces.layer_spec import LayerSpec
 
 BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
+ONNX_FILE = "model.onnx"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
 CONVERSIONS = ("Quantize", "Dequantize")
 """Templates that convert a tensor between two layers and execute none."""
 
-_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
+_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy", "onnxruntime")
 
 
 def package_version(package: str) -> str | None:
@@ -67,6 +68,8 @@ class Build:
         threads: Threads that its kernels divide their work over.
         cpu_flags: Processor flags that the library needs.
         input_shape: [1, C, H, W].
+        input_dtype: `float32`, or `int64` for tokens.
+        output_shape: Shape of the module's result: [1, C], [1, T, C].
         kernels: The kernel of every call, in execution order.
         tolerance: Allowed difference of logits, relative to the largest.
         difference: The difference found on the sample input.
@@ -82,6 +85,8 @@ class Build:
     threads: int
     cpu_flags: tuple[str, ...]
     input_shape: tuple[int, ...]
+    input_dtype: str
+    output_shape: tuple[int, ...]
     kernels: tuple[KernelRecord, ...]
     tolerance: float
     difference: float
@@ -120,6 +125,7 @@ class Build:
                     "kernels": tuple(KernelRecord(**record) for record in data["kernels"]),
                     "cpu_flags": tuple(data["cpu_flags"]),
                     "input_shape": tuple(data["input_shape"]),
+                    "output_shape": tuple(data["output_shape"]),
                 }
             )
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
-Role = Literal["compiler", "kernels", "runtime", "rpc"]
+Role = Literal["compiler", "kernels", "runtime", "rpc", "peer"]
 _ROOT = Path(__file__).resolve().parent.parent
 _TAIL = 1500
 _NOISE = "Warning: Scope "
@@ -48,7 +48,8 @@ class Worker:
 
     Args:
         role: `compiler` imports torch and all of TVM; `kernels` only TVM; `runtime` only numpy and
-            TVM's runtime, and `rpc` the same, to have a server run binaries.
+            TVM's runtime, and `rpc` the same, to have a server run binaries; `peer` the runtimes to
+            compare with.
         error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
         threads: Threads of TVM's pool, on which kernels divide their work.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from compilers.build import build_library, link
-from compilers.fusion import KernelCall, KernelGraph
+from compilers.kernel_calls import KernelCall, KernelGraph
 from compilers.kernel_library import KernelLibrary
 from compilers.kernel_records import TileField, parse_kernel
 from compilers.kernels import Gemm
@@ -37,7 +37,7 @@ def compile_kernel(arguments: Mapping[str, Any]) -> dict[str, Any]:
         Path(arguments["kernels"]), on_compile=lambda kernel: compiled.append(kernel.kind)
     )
     built = library.object_file(kernel, isa, tile)
-    link(arguments["output"], [str(built)])
+    link(arguments["output"], [str(built)], isa)
     # Constants have the same shapes whatever the tile.
     types = [parameter.ty for parameter in kernel.prim_func(isa).params]
     return {
@@ -60,7 +60,8 @@ def chain(arguments: Mapping[str, Any]) -> None:
         KernelCall(f"call{i}", CHAINED, (f"v{i}",), f"v{i + 1}", params)
         for i in range(arguments["length"])
     )
-    graph = KernelGraph("v0", CHAINED.input_shape, calls, calls[-1].output)
+    shapes = (CHAINED.input_shape, CHAINED.output_shape)
+    graph = KernelGraph("v0", shapes[0], calls, calls[-1].output, "float32", shapes[1], {})
     library = KernelLibrary(Path(arguments["kernels"]))
     build_library(graph, isa, library, Path(arguments["output"]))
 

@@ -233,6 +233,8 @@ class LibraryFill:
             threads=self.isa.threads,
             cpu_flags=(),
             input_shape=CHAINED.input_shape,
+            input_dtype="float32",
+            output_shape=CHAINED.output_shape,
             kernels=(),
             tolerance=0.0,
             difference=0.0,

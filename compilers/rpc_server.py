@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from compilers.errors import DeviceError
-from compilers.host import processor_name
+from compilers.host import last_processors, processor_name
 from compilers.rpc_session import HOST_FUNCTION, THREADS_FUNCTION
 from compilers.runtime import use_threads
 from compilers.targets import host_cpu_flags
@@ -54,13 +54,11 @@ def serve(
     Raises:
         DeviceError: It cannot listen there, or there are fewer processors.
     """
-    cpus = sorted(os.sched_getaffinity(0))
-    if not 1 <= threads <= len(cpus):
-        raise DeviceError(f"threads is {threads}; allowed: 1 to {len(cpus)}")
+    cpus = last_processors(threads, "a server")
     if tracker is not None and not key:
         raise DeviceError("a tracker finds servers by their key; give one")
     with _listen(host, port) as listener:
-        os.sched_setaffinity(0, cpus[-threads:])
+        os.sched_setaffinity(0, cpus)
         # Before TVM is imported. It would move its threads to processors of its own choice.
         os.environ.update(
             TVM_USE_RUNTIME_LIB="1", TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0"
@@ -123,9 +121,9 @@ def _describe() -> str:
 
 
 def _use_threads(threads: int) -> None:
-    cpus = sorted(os.sched_getaffinity(0))
-    if threads <= len(cpus):
-        os.sched_setaffinity(0, cpus[-threads:])
+    # With fewer processors the client finds that it was not given them.
+    with contextlib.suppress(DeviceError):
+        os.sched_setaffinity(0, last_processors(threads, "a session"))
         use_threads(threads)
 
 

@@ -110,11 +110,23 @@ class _Writer:
         if kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
             params = _QPARAMS
         self.shapes[name] = shape or self.shapes[inputs[0]]
+        attributes = {"axes": (2, 3)} if kind is OpKind.MEAN else {}
         stride, padding, groups = (
             (window.stride, window.padding, window.groups) if window is not None else (1, 0, 1)
         )
         self.ops.append(
-            Op(name, kind, inputs, self.shapes[name], site, params or {}, stride, padding, groups)
+            Op(
+                name,
+                kind,
+                inputs,
+                self.shapes[name],
+                site,
+                params or {},
+                stride,
+                padding,
+                groups,
+                attributes,
+            )
         )
         return name
 

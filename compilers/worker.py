@@ -44,6 +44,10 @@ def _commands(role: str, threads: int) -> dict[str, Command]:
         from compilers import compiler_commands
 
         return dict(compiler_commands.COMMANDS)
+    if role == "peer":
+        from compilers import peer_commands
+
+        return dict(peer_commands.COMMANDS)
     # TVM's Python package imports torch where it finds it; nothing here needs it.
     sys.modules["torch"] = None  # type: ignore[assignment]
     if role == "rpc":

@@ -62,6 +62,8 @@ class Device(ABC):
 
     Attributes:
         Config: The settings of this kind of device.
+        deploys: Whether its builds hold a library, and can become bundles.
+        has_latencies: Whether `time` measures; an emulated device refuses.
 
     Args:
         config: What the user wrote.
@@ -72,6 +74,8 @@ class Device(ABC):
     """
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+    deploys: ClassVar[bool] = True
+    has_latencies: ClassVar[bool] = True
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config
@@ -143,6 +147,7 @@ class Device(ABC):
         """Latencies of several builds, measured interleaved in one process of the device.
 
         Raises:
+            DeviceError: This kind of device has no latencies: it is emulated.
             MeasurementError: The child process failed.
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
@@ -164,6 +169,17 @@ class Device(ABC):
         """
         del candidates, config, timeout
         raise self._cannot("time single kernels")
+
+    def instructions(self, builds: Sequence[Build]) -> list[int]:
+        """Instructions that one inference of each build executes, under emulation.
+
+        Raises:
+            DeviceError: This kind of device is not emulated.
+            MeasurementError: The emulator failed.
+            ChildCrashError: The binary crashed.
+            ChildTimeoutError: It took too long.
+        """
+        raise self._cannot("count instructions")
 
     def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
         """Latencies of an inference and of each of its kernel calls, in one child process.

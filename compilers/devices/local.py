@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimi
 from compilers.devices.base import DEVICES, DeviceConfig
 from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
-from compilers.host import processor_name
+from compilers.host import last_processors, processor_name
 from compilers.isolation import Worker
 from compilers.kernel_library import generator_key
 from compilers.kernel_timing import InferenceTiming
@@ -39,16 +38,8 @@ class LocalCpu(HostBuiltDevice):
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         super().__init__(config, cache)
         self._isa = self._resolve(config.isa)
-        cpus = sorted(os.sched_getaffinity(0))
-        if config.threads > len(cpus):
-            raise DeviceError(
-                f"device {config.name}: threads is {config.threads}; allowed: 1 to {len(cpus)}, "
-                "as many as this process may use processors"
-            )
-        # The last processors: interrupts and daemons prefer the first.
-        self._runtime = Worker(
-            "runtime", MeasurementError, tuple(cpus[-config.threads :]), config.threads
-        )
+        cpus = last_processors(config.threads, f"device {config.name}")
+        self._runtime = Worker("runtime", MeasurementError, cpus, config.threads)
 
     @property
     def hardware(self) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants, multiply_cost
+from compilers.kernels.packing import checked, pad_channels
 from compilers.kernels.tiling import Tile, channel_blocks, matrix_tiles, out_size
+from compilers.kernels.winograd import WinogradCode, saves_products, transform_weight
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -141,16 +145,27 @@ class Conv(TiledKernel):
                 weight = weight.transpose(0, 2, 3, 1)
             weight = weight.reshape(self.out_channels, -1)
         depth = self.kernel**2 * self.in_channels
+        if saves_products(self):
+            fold = self.epilogue.fold(params)
+            weight = checked("weight", params.weight, shape, np.float32) * fold
+            bias = checked("bias", params.bias, shape[:1], np.float32) * fold
+            lanes = isa.vector_lanes
+            packed = transform_weight(weight, lanes)
+            return packed, pad_channels(bias, lanes), *self.epilogue.scalars(params)
         return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
 
     def candidates(self, isa: Isa) -> tuple[Tile, ...]:
         """See `Kernel.candidates`."""
+        if saves_products(self):
+            return ()
         dot = integer_dot(isa) if self.input_dtype == "uint8" else None
         blocks = len(channel_blocks(self.out_channels, isa.vector_lanes))
         return matrix_tiles(self.out_width, blocks, isa.vector_registers, multiply_cost(dot))
 
     def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
         """See `TiledKernel.prim_func`."""
+        if saves_products(self):
+            return WinogradCode(self, isa).build()
         if self.input_dtype == "float32" and self.input_layout == "nhwc":
             return ClippedCode(self, isa, tile).build()
         return BorderedCode(self, isa, tile).build()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import WidenedDot
+from compilers.intrinsics import WidenedDot, integer_dot
 from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.depthwise_code import (
     PIXELS,
@@ -103,11 +103,12 @@ class Depthwise(TiledKernel):
             return np.ascontiguousarray(taps.T), bias, *tail.scalars(params)
         weight = checked("weight", params.weight, shape, np.int8)
         start = checked("bias", params.bias, (channels,), np.int32)
-        zero_point = require("input", params.input).zero_point
+        dot = integer_dot(isa)
+        zero_point = require("input", params.input).zero_point - dot.offset
         scale = checked("scale", params.scale, (channels,), np.float32) * fold
         start = integer_bias(weight, start, zero_point)
         windows = weight.reshape(channels, k, k)
-        if isa.int8_dot == "vpdpbusd":
+        if dot.group == PIXELS:
             packed: NDArray[Any] = _pack_interleaved(windows, self.lanes(isa))
         else:
             packed = _pack_pairs(windows)
@@ -128,7 +129,7 @@ class Depthwise(TiledKernel):
     def _code(self, isa: Isa) -> type[DepthwiseCode]:
         if self.input_dtype == "float32":
             return FloatCode
-        return InterleavedCode if isa.int8_dot == "vpdpbusd" else PairedCode
+        return InterleavedCode if integer_dot(isa).group == PIXELS else PairedCode
 
 
 def _pack_interleaved(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:

@@ -70,11 +70,12 @@ class Block:
 
 
 def channel_blocks(channels: int, vector_lanes: int) -> list[Block]:
-    """Cover `channels` by full vectors and one shorter one (8 lanes if that suffices)."""
+    """Cover `channels` by full vectors and one shorter one (8 of 16 lanes if that suffices)."""
     blocks = []
     for index, channel in enumerate(range(0, channels, vector_lanes)):
         valid = min(vector_lanes, channels - channel)
-        blocks.append(Block(index, channel, 8 if valid <= 8 else vector_lanes, valid))
+        lanes = min(vector_lanes, 8) if valid <= 8 else vector_lanes
+        blocks.append(Block(index, channel, lanes, valid))
     return blocks
 
 
@@ -101,6 +102,11 @@ def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
     """(first, tiles, rows per tile) covering `total` rows: full tiles, then the rest."""
     runs = [(0, total // size, size)] if total >= size else []
     return [*runs, (total - total % size, 1, total % size)] if total % size else runs
+
+
+def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1.0) -> Tile:
+    """The register tile of a [rows, K] x [K, blocks * lanes] product. Args: `matrix_tiles`."""
+    return matrix_tiles(rows, blocks, registers, multiply_cost)[0]
 
 
 @cache

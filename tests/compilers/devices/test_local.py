@@ -116,7 +116,7 @@ def test_a_probe_that_cannot_be_stored_is_an_error(tmp_path, monkeypatch):
     [
         ({"batch": 4}, "allowed: 1"),
         ({"threads": 0}, "allowed: >= 1"),
-        ({"threads": 9999}, rf"allowed: 1 to {len(os.sched_getaffinity(0))}, as many as"),
+        ({"threads": 9999}, rf"allowed: 1 to {len(os.sched_getaffinity(0))}, the number of"),
     ],
 )
 def test_batch_one_and_no_more_threads_than_processors(wrong, allowed):

@@ -6,7 +6,8 @@
 EVERY takes each n-th case; `threads` compares two threads with one, bit for bit.
 Every case runs with arguments that begin right behind, then with arguments that end right before a
 page without access, so that a read or write beside them kills the process; bytes around the output
-must keep their canary. Prints one JSON object.
+must keep their canary. Kernels for another architecture run under emulation, where arguments end
+before such a page. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ import ctypes
 import json
 import mmap
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from compilers.kernel_library import compile_kernel
+from compilers.build import link
+from compilers.devices.host_built import default_cache
+from compilers.emulation import Call, Emulator, call_kernels
+from compilers.kernel_library import KernelLibrary, compile_kernel
 from compilers.kernels import (
     AvgPool,
     Conv,
@@ -38,6 +44,7 @@ from compilers.kernels import (
 from compilers.kernels.base import Kernel, LayerParams, QParams
 from compilers.kernels.tiling import Tile
 from compilers.targets import ISAS, Isa
+from compilers.toolchain import is_foreign
 from spaces.layer_spec import Activation
 
 INPUT = QParams(0.0231, 113)
@@ -93,6 +100,8 @@ class Case:
     expected: np.ndarray
     exact: bool = False
     every_tile: bool = False
+    tile: Tile | None = None
+    inputs: tuple[np.ndarray, ...] = ()
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -373,6 +382,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(6, 6, 40, 24, 1, 2),
         Conv(9, 10, 8, 24, 4, 3, padding=0),
         Conv(5, 8, 8, 20, 2, 1, padding=1),
+        Conv(12, 13, 40, 72, 3, 1),
+        Conv(6, 7, 32, 40, 3, 1, padding=0),
     ]
     for number, shape in enumerate(shapes):
         every_tile = number % 3 == 0
@@ -403,14 +414,14 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield other_case(Dequantize(rows, channels), rng)
 
 
-def run(case: Case, isa: Isa, tile: Tile | None) -> tuple[np.ndarray, list[str]]:
+def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     """The output, and what is wrong with the arguments afterwards."""
     import tvm_ffi
 
     kernel = case.kernel
-    function = compile_kernel(kernel, isa, tile)[kernel.symbol(isa, tile)]
+    function = compile_kernel(kernel, isa, case.tile)[kernel.symbol(isa, case.tile)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
-    arrays += kernel.constants(isa, case.params)
+    arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
     for at_end in (False, True):
         output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
@@ -424,18 +435,40 @@ def run(case: Case, isa: Isa, tile: Tile | None) -> tuple[np.ndarray, list[str]]
     return output.array, wrong
 
 
-def check(isa: Isa, every: int) -> dict[str, object]:
-    rng = np.random.default_rng(7)
+def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """As `run`, for all cases in one program."""
+    calls = []
+    with tempfile.TemporaryDirectory() as folder:
+        kernels = KernelLibrary(Path(folder) / "kernels")
+        objects = {str(kernels.object_file(case.kernel, isa, case.tile)) for case in chosen}
+        library = Path(folder) / "library.so"
+        link(str(library), sorted(objects), isa)
+        for case in chosen:
+            arrays = [case.x, *([] if case.residual is None else [case.residual])]
+            arrays += case.kernel.constants(isa, case.params)
+            arrays = [np.array(array) for array in arrays]
+            arrays.append(np.full(case.kernel.output_shape, 77, case.kernel.output_dtype))
+            calls.append(Call(case.kernel.symbol(isa, case.tile), tuple(arrays)))
+        before = [[np.array(array) for array in call.arguments[:-1]] for call in calls]
+        call_kernels(Emulator(isa, default_cache()), library, calls)
+    for call, inputs in zip(calls, before, strict=True):
+        kept = map(np.array_equal, call.arguments[:-1], inputs)
+        yield call.arguments[-1], [] if all(kept) else ["wrote to an input"]
+
+
+def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    everything = (
-        (case, tile)
-        for case in cases(rng)
+    chosen = [
+        replace(case, tile=tile)
+        for case in chosen
         for tile in (None, *(case.kernel.candidates(isa)[1:] if case.every_tile else ()))
-    )
-    for case, tile in islice(everything, 0, None, every):
+    ]
+    outputs = (run(case, isa) for case in chosen)
+    if is_foreign(isa.architecture):
+        outputs = emulate(chosen, isa)
+    for case, (found, wrong) in zip(chosen, outputs, strict=True):
         count += 1
-        found, wrong = run(case, isa, tile)
         difference = np.abs(found.astype(np.float64) - case.expected)
         if case.exact and difference.max() != 0:
             wrong.append(f"accumulators differ by {difference.max()}")
@@ -446,7 +479,7 @@ def check(isa: Isa, every: int) -> dict[str, object]:
                 wrong.append(f"differs by {difference.max()} steps")
         elif (worst := difference.max() / max(1.0, np.abs(case.expected).max())) > 2e-6:
             wrong.append(f"relative error {worst}")
-        failures += [f"{case.kernel} {tile or ''}: {text}" for text in wrong]
+        failures += [f"{case.kernel} {case.tile or ''}: {text}" for text in wrong]
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 
@@ -465,8 +498,22 @@ def large_kernels() -> Iterator[Kernel]:
         yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
         yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
     yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Conv(61, 60, 32, 40, 3, 1)
+    yield Conv(13, 13, 64, 136, 3, 1)
     yield Quantize(1001, 130)
     yield Dequantize(1001, 130)
+
+
+def compare_threads(case: Case, isa: Isa) -> list[str]:
+    """What is wrong with the kernel on two threads."""
+    two = isa.with_threads(2)
+    serial, wrong = run(case, isa)
+    parallel, more = run(case, two)
+    if not np.array_equal(serial, parallel):
+        more.append("two threads give other bits")
+    if "T.parallel(2)" not in case.kernel.prim_func(two).script():
+        more.append("is not divided")
+    return wrong + more
 
 
 def check_threads(isa: Isa) -> dict[str, object]:
@@ -482,18 +529,15 @@ def check_threads(isa: Isa) -> dict[str, object]:
             case = excite_case(kernel, rng)
         else:
             case = other_case(kernel, rng)
-        two = isa.with_threads(2)
-        if "T.parallel(2)" not in kernel.prim_func(two).script():
-            failures.append(f"{kernel}: is not divided")
-        serial, wrong = run(case, isa)
-        parallel, more = run(case, two)
-        if not np.array_equal(serial, parallel):
-            more.append("two threads give other bits")
-        failures += [f"{kernel}: {text}" for text in wrong + more]
+        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
     return {"cases": count, "failures": failures}
 
 
 if __name__ == "__main__":
-    chosen = ISAS[sys.argv[1]]
-    threads = sys.argv[2] == "threads"
-    print(json.dumps(check_threads(chosen) if threads else check(chosen, int(sys.argv[2]))))
+    isa = ISAS[sys.argv[1]]
+    if sys.argv[2] == "threads":
+        result = check_threads(isa)
+    else:
+        every_case = cases(np.random.default_rng(7))
+        result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))
+    print(json.dumps(result))

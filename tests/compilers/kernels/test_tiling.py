@@ -11,7 +11,7 @@ from compilers.kernels.tiling import (
     channel_blocks,
     column_runs,
     even_parts,
-    matrix_tiles,
+    matrix_tile,
     out_size,
     row_runs,
 )
@@ -39,7 +39,7 @@ def test_row_runs_cover_every_row_once(total: int, size: int) -> None:
     assert rows == list(range(total))
 
 
-@given(channels=st.integers(1, 300), lanes=st.sampled_from([8, 16]), limit=st.integers(1, 4))
+@given(channels=st.integers(1, 300), lanes=st.sampled_from([4, 8, 16]), limit=st.integers(1, 4))
 def test_blocks_cover_every_channel_once(channels: int, lanes: int, limit: int) -> None:
     blocks = channel_blocks(channels, lanes)
     covered = []
@@ -86,7 +86,7 @@ def test_column_runs_cover_the_row_and_know_what_is_inside(
 def test_matrix_tiles_fit_the_registers(
     rows: int, blocks: int, registers: int, cost: float
 ) -> None:
-    tile = matrix_tiles(rows, blocks, registers, cost)[0]
+    tile = matrix_tile(rows, blocks, registers, cost)
     assert tile.rows * tile.vectors + tile.vectors + 1 <= registers
     assert tile.rows <= rows
     assert tile.vectors <= blocks

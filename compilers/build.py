@@ -2,7 +2,8 @@
 
 Only bytecode is generated here. Every kernel was compiled once into an object file of the kernel
 library; a subnet whose kernels are known builds by emitting bytecode and linking. The library is
-a deterministic function of the subnet and the versions: no build id, no paths, no symbol table.
+a deterministic function of the subnet, the versions and the chosen register tiles: no build id, no
+paths, no symbol table.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from compilers.kernel_library import KernelLibrary
 from compilers.toolchain import find_tool
 
 if TYPE_CHECKING:
+    from compilers.kernels.base import Kernel
     from compilers.targets import Isa
 
 LINKERS = ("ld", "g++", "c++", "gcc", "cc", "clang")
 _ANCHOR = "netcarve_anchor"
 
 
-def kernel_records(graph: KernelGraph, isa: Isa) -> tuple[KernelRecord, ...]:
-    """One record per kernel call, in execution order."""
+def kernel_records(
+    graph: KernelGraph, isa: Isa, kernels: KernelLibrary
+) -> tuple[KernelRecord, ...]:
+    """One record per kernel call, in execution order, of a library built with `kernels`."""
     return tuple(
         KernelRecord(
             site=call.site,
             kernel=type(call.kernel).__name__,
-            symbol=call.kernel.symbol(isa),
+            symbol=_symbol(call.kernel, isa, kernels),
             input_dtype=call.kernel.input_dtype,
             output_dtype=call.kernel.output_dtype,
         )
@@ -54,16 +58,20 @@ def build_library(
     Args:
         graph: What to execute.
         isa: Instruction set of the kernels.
-        kernels: Where compiled kernels are cached; missing ones are compiled now.
+        kernels: Where compiled kernels are cached, and register tiles chosen; missing kernels are
+            compiled now.
         path: The library: `main(x)` returns the output, [rows, columns].
         watch: Names of tensors that `main` returns after its output, `[rows, columns]` each.
 
     Raises:
         BuildError: No linker was found, or it failed.
     """
-    distinct = {call.kernel.symbol(isa): call.kernel for call in graph.calls}
-    objects = [kernels.object_file(distinct[symbol], isa) for symbol in sorted(distinct)]
-    executable = _compile(_relax_module(graph, isa, watch), isa)
+    distinct = {_symbol(call.kernel, isa, kernels): call.kernel for call in graph.calls}
+    objects = [
+        kernels.object_file(kernel, isa, kernels.tile(kernel, isa))
+        for _, kernel in sorted(distinct.items())
+    ]
+    executable = _compile(_relax_module(graph, isa, kernels, watch), isa)
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
             str(path),
@@ -73,7 +81,13 @@ def build_library(
         )
 
 
-def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
+def _symbol(kernel: Kernel, isa: Isa, kernels: KernelLibrary) -> str:
+    return kernel.symbol(isa, kernels.tile(kernel, isa))
+
+
+def _relax_module(
+    graph: KernelGraph, isa: Isa, kernels: KernelLibrary, watch: Sequence[str]
+) -> Any:
     from tvm import relax
     from tvm.relax import TensorType
 
@@ -89,7 +103,7 @@ def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
                 arguments += [relax.const(np.ascontiguousarray(array)) for array in constants]
                 out = TensorType(call.kernel.output_shape, call.kernel.output_dtype)
                 values[call.output] = builder.emit(
-                    relax.call_dps_packed(call.kernel.symbol(isa), arguments, out)
+                    relax.call_dps_packed(_symbol(call.kernel, isa, kernels), arguments, out)
                 )
             results = [values[name] for name in (graph.output, *watch)]
             result = builder.emit_output(relax.Tuple(results) if watch else results[0])

@@ -88,7 +88,7 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "input_shape": list(graph.input_shape),
         "input_dtype": graph.input_dtype,
         "output_shape": list(calls.output_shape),
-        "kernels": [asdict(record) for record in kernel_records(calls, isa)],
+        "kernels": [asdict(record) for record in kernel_records(calls, isa, kernels)],
         "tolerance": allowed,
         "difference": difference,
         "seconds": seconds,

@@ -59,3 +59,11 @@ class DeviceConnectionError(DeviceError):
 
 class BundleError(CompilerError):
     """A bundle is incomplete, corrupt or not meant for this machine."""
+
+
+class KernelRecordError(CompilerError):
+    """A line about a kernel is not what the kernel library's format allows."""
+
+
+class KernelLibraryError(CompilerError):
+    """The kernel library cannot be read or written."""

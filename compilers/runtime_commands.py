@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compilers.candidate_timing import CompiledKernel, KernelTimingConfig, time_candidates
 from compilers.kernel_timing import time_inference
 from compilers.measurement import MeasurementConfig, measure_interleaved
 from compilers.runtime import Model
@@ -39,6 +41,13 @@ def _bind(model: Model, x: Any) -> Any:
     return lambda: main(x)
 
 
+def time_kernel(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure `candidates` (`CompiledKernel`) of one kernel against each other, `config`."""
+    candidates = [CompiledKernel.from_json(data) for data in arguments["candidates"]]
+    config = KernelTimingConfig(**arguments["config"])
+    return [asdict(latency) for latency in time_candidates(candidates, config)]
+
+
 def profile(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Measure a `library` and each of its calls of `symbols`: `input_shape`, `config`."""
     x = np.random.default_rng(0).random(arguments["input_shape"], dtype=np.float32)
@@ -46,4 +55,4 @@ def profile(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return time_inference(Path(arguments["library"]), x, arguments["symbols"], config).to_json()
 
 
-COMMANDS = {"run": run, "time": time, "profile": profile}
+COMMANDS = {"run": run, "time": time, "profile": profile, "time_kernel": time_kernel}

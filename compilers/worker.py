@@ -54,6 +54,10 @@ def _commands(role: str, threads: int) -> dict[str, Command]:
         from compilers import rpc_commands
 
         return dict(rpc_commands.COMMANDS)
+    if role == "kernels":
+        from compilers import kernel_commands
+
+        return dict(kernel_commands.COMMANDS)
     from compilers import runtime_commands
     from compilers.runtime import use_threads
 

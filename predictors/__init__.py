@@ -6,6 +6,7 @@ from predictors.accuracy import AccuracyPredictor
 from predictors.base import (
     ACCURACY_PREDICTORS,
     LATENCY_PREDICTORS,
+    KernelLatencies,
     LatencyPredictor,
     Predictor,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "LATENCY_PREDICTORS",
     "AccuracyPredictor",
     "InvalidTargetError",
+    "KernelLatencies",
     "LatencyPredictor",
     "NotFittedError",
     "Predictor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from spaces.space import Population, SearchSpace
 
 FloatArray = NDArray[np.float64]
 Prediction = tuple[FloatArray, FloatArray]
+KernelLatencies = Callable[[Population], FloatArray]
 
 
 class Predictor(ABC):
@@ -111,6 +113,17 @@ class LatencyPredictor(Predictor):
     """
 
     metric = "latency in ms"
+
+    def __init__(self, space: SearchSpace, kernel_latencies: KernelLatencies | None = None) -> None:
+        """Make a predictor for one device.
+
+        Args:
+            space: The space whose populations it reads.
+            kernel_latencies: Measured latencies of the kernels that a config consists of, where
+                there are any: population int16 (n, d) -> ms (n, t), summed by kernel template.
+        """
+        super().__init__(space)
+        self.kernel_latencies = kernel_latencies
 
     @abstractmethod
     def choose(self, pool: Population, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

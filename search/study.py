@@ -5,15 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
-from predictors import LATENCY_PREDICTORS
+from predictors import LATENCY_PREDICTORS, KernelLatencies
 from search.evolution import EvolutionSettings, make_trial, novel_samples
 from search.job import Strategy
+from search.kernel_latencies import job_kernel_latencies
 from search.results import device_results, held_out_name, job_devices, job_problem
 from search.sampler import EvolutionSampler
 from search.session import JobSession
@@ -168,7 +170,7 @@ class DeviceStudy:
         store, job, name = self.session.store, self.session.job, held_out_name(self.device)
         verified = device_results(store, job, self.device, 0).verified
         predictor = LATENCY_PREDICTORS.get(self.session.settings.search.latency_predictor)(
-            self.space
+            self.space, self.kernel_latencies
         )
         if (
             store.jobs.checkpoint(job.id, name) is not None
@@ -187,6 +189,18 @@ class DeviceStudy:
             }
         store.jobs.save_checkpoint(job.id, name, found)
 
+    @cached_property
+    def kernel_latencies(self) -> KernelLatencies | None:
+        """What the kernel library knew about the device when the job first asked."""
+        session = self.session
+        return job_kernel_latencies(
+            session.store,
+            session.job,
+            self.device,
+            self.space,
+            session.verifier.devices.get(self.device),
+        )
+
     def _surrogate(self, generation: int) -> MetricSurrogate | None:
         if generation not in self._surrogates:
             store, job = self.session.store, self.session.job
@@ -197,7 +211,11 @@ class DeviceStudy:
             everyone = [v for verified in earlier.values() for v in verified]
             self._surrogates = {
                 generation: fit_surrogate(
-                    self.session.settings.search, self.space, earlier[self.device], everyone
+                    self.session.settings.search,
+                    self.space,
+                    earlier[self.device],
+                    everyone,
+                    self.kernel_latencies,
                 )
             }
         return self._surrogates[generation]

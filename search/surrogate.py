@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS, LatencyPredictor, Predictor
+from predictors import (
+    ACCURACY_PREDICTORS,
+    LATENCY_PREDICTORS,
+    KernelLatencies,
+    LatencyPredictor,
+    Predictor,
+)
 from search.job import SearchSettings
 from search.results import LARGEST_LOSS, Verified
 from spaces import LayerSpec, Population, SearchSpace, cost
@@ -54,6 +60,7 @@ def fit_surrogate(
     space: SearchSpace,
     verified: Sequence[Verified],
     evaluated: Sequence[Verified],
+    kernel_latencies: KernelLatencies | None = None,
 ) -> MetricSurrogate | None:
     """Learn from everything verified so far.
 
@@ -63,6 +70,7 @@ def fit_surrogate(
         verified: Verified for this device: latencies.
         evaluated: Verified for any device of the job: accuracies. Those that are no points of
             `space` are left out.
+        kernel_latencies: See `LatencyPredictor`.
 
     Returns:
         None while there are too few samples for a predictor.
@@ -71,7 +79,7 @@ def fit_surrogate(
     timed = sorted((v for v in verified if space.contains(v.config)), key=_key)
     distinct = {v.config.key: v for v in evaluated if space.contains(v.config)}
     scored = sorted(distinct.values(), key=_key)
-    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(space)
+    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(space, kernel_latencies)
     accuracy = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
     if len(timed) < latency.min_samples or len(scored) < accuracy.min_samples:
         return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
     from compilers.kernel_timing import InferenceTiming
     from compilers.measurement import Measurement, MeasurementConfig
     from compilers.roofline import Roofline
@@ -152,6 +153,23 @@ class Device(ABC):
             ChildTimeoutError: It took too long.
         """
 
+    def time_kernel(
+        self, candidates: Sequence[CompiledKernel], config: KernelTimingConfig, timeout: float
+    ) -> list[KernelLatency]:
+        """Latencies of the candidates for one kernel, measured interleaved in one child process.
+
+        Args:
+            candidates: Compiled for this device.
+            config: How long.
+            timeout: Seconds after which the child is stopped.
+
+        Raises:
+            DeviceError: This kind of device cannot time single kernels.
+            MeasurementError, ChildCrashError, ChildTimeoutError: As `profile`.
+        """
+        del candidates, config, timeout
+        raise self._cannot("time single kernels")
+
     def instructions(self, builds: Sequence[Build]) -> list[int]:
         """Instructions that one inference of each build executes, under emulation.
 
@@ -201,6 +219,12 @@ class Device(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the child processes."""
+
+
+def device_identity(config: DeviceConfig, capabilities: DeviceCapabilities) -> dict[str, Any]:
+    """What latencies of kernels belong to: a device's settings and its hardware, JSON values."""
+    settings = config.model_dump(mode="json") | {"isa": capabilities.isa}
+    return {"config": settings, "hardware": capabilities.hardware}
 
 
 def parse_device(settings: Mapping[str, Any]) -> DeviceConfig:

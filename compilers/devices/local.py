@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from compilers.built import Build
+from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.devices.base import DEVICES, DeviceConfig
 from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
@@ -92,6 +93,14 @@ class LocalCpu(HostBuiltDevice):
             "config": asdict(config or MeasurementConfig()),
         }
         return InferenceTiming.from_json(self._execute("profile", request))
+
+    def time_kernel(
+        self, candidates: Sequence[CompiledKernel], config: KernelTimingConfig, timeout: float
+    ) -> list[KernelLatency]:
+        """See `Device.time_kernel`."""
+        request = {"candidates": [asdict(one) for one in candidates], "config": asdict(config)}
+        answers = self._runtime.request("time_kernel", request, timeout)
+        return [KernelLatency.from_json(answer) for answer in answers]
 
     def roofline(self) -> Roofline:
         """See `Device.roofline`: compiled and run in a child pinned as measurements are."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tvm import tirx
 
+    from compilers.kernels.tiling import Tile
     from compilers.targets import Isa
 
 DType = Literal["float32", "uint8"]
@@ -97,11 +98,26 @@ class Kernel(ABC):
         def output_dtype(self) -> DType:
             """Element type of the output."""
 
-    def symbol(self, isa: Isa) -> str:
-        """C identifier of the compiled function, unique per (kernel, ISA, threads)."""
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """The register tiles that are worth a measurement, the template's own rule first.
+
+        Empty for a template that leaves nothing to choose; see `TiledKernel`.
+        """
+        del isa
+        return ()
+
+    def symbol(self, isa: Isa, tile: Tile | None = None) -> str:
+        """C identifier of the compiled function, unique per (kernel, ISA, threads, tile).
+
+        Args:
+            isa: Instruction set.
+            tile: A register tile other than the template's rule.
+        """
         described = ",".join(f"{f.name}={getattr(self, f.name)!s}" for f in fields(self))  # type: ignore[arg-type]
         target = isa.name if isa.threads == 1 else f"{isa.name}_{isa.threads}t"
         text = f"{target}:{self.kind}({described})"
+        if tile is not None:
+            text = f"{text}:{tile}"
         return f"netcarve_{self.kind}_{target}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @abstractmethod
@@ -125,3 +141,20 @@ class Kernel(ABC):
     @abstractmethod
     def output_shape(self) -> tuple[int, int]:
         """`[pixels, channels]`; a residual has this shape too."""
+
+
+class TiledKernel(Kernel):
+    """A kernel whose register tile can be chosen. Its constants do not depend on the tile."""
+
+    @abstractmethod
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`: a few different tiles, at least the rule's."""
+
+    @abstractmethod
+    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`; `global_symbol` is `symbol(isa, tile)`.
+
+        Args:
+            isa: Instruction set.
+            tile: One of `candidates(isa)`; the template's rule when None.
+        """

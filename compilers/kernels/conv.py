@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.intrinsics import integer_dot
+from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
-from compilers.kernels.gemm import matrix_constants
+from compilers.kernels.gemm import matrix_constants, multiply_cost
 from compilers.kernels.packing import checked, pad_channels
-from compilers.kernels.tiling import out_size
+from compilers.kernels.tiling import Tile, channel_blocks, matrix_tiles, out_size
 from compilers.kernels.winograd import saves_products, transform_weight
 from compilers.kernels.winograd_code import WinogradCode
 from spaces.layer_spec import Activation
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Conv(Kernel):
+class Conv(TiledKernel):
     """`out = epilogue(conv2d(x, weight, stride, padding) + bias)`, groups = 1.
 
     Arguments of the function: x, [residual,] packed weight, start, [scale, factors, zeros,]
@@ -154,10 +155,18 @@ class Conv(Kernel):
             return packed, pad_channels(bias, lanes), *self.epilogue.scalars(params)
         return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
 
-    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
-        """See `Kernel.prim_func`."""
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`."""
+        if saves_products(self):
+            return ()
+        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
+        blocks = len(channel_blocks(self.out_channels, isa.vector_lanes))
+        return matrix_tiles(self.out_width, blocks, isa.vector_registers, multiply_cost(dot))
+
+    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
+        """See `TiledKernel.prim_func`."""
         if saves_products(self):
             return WinogradCode(self, isa).build()
         if self.input_dtype == "float32" and self.input_layout == "nhwc":
-            return ClippedCode(self, isa).build()
-        return BorderedCode(self, isa).build()
+            return ClippedCode(self, isa, tile).build()
+        return BorderedCode(self, isa, tile).build()

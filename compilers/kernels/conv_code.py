@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from compilers.intrinsics import integer_dot
 from compilers.kernels.emitter import Emitter, Expr, Index, splat
 from compilers.kernels.epilogue import EpilogueCode
+from compilers.kernels.gemm import multiply_cost
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
     ColumnRun,
+    Tile,
     block_runs,
     channel_blocks,
     column_runs,
     even_division,
-    matrix_tile,
     thread_chunks,
 )
 from compilers.kernels.window import padded_copy, padded_planes, window_rows
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 class ConvCode(ABC):
     """What the variants share: groups of output vectors outside, rows, tiles of columns."""
 
-    def __init__(self, kernel: Conv, isa: Isa) -> None:
+    def __init__(self, kernel: Conv, isa: Isa, size: Tile | None) -> None:
         self.kernel = kernel
         self.isa = isa
+        self.size = size or kernel.candidates(isa)[0]
+        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
 
@@ -50,13 +53,11 @@ class ConvCode(ABC):
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
         self.prepare()
 
-        cost = self.dot.instructions if self.dot else 1.0
-        tile = matrix_tile(kernel.out_width, len(blocks), isa.vector_registers, cost)
-        columns = self.columns(tile.rows)
-        groups = block_runs(blocks, tile.vectors)
+        columns = self.columns(self.size.rows)
+        groups = block_runs(blocks, self.size.vectors)
         group_counts = [run.count for run in groups]
         work = kernel.out_height * kernel.out_width * depth * kernel.out_channels
-        cycles = work * cost / (2 * isa.vector_lanes * self.operands.group)
+        cycles = work * multiply_cost(self.dot) / (2 * isa.vector_lanes * self.operands.group)
         by_groups = even_division(sum(group_counts), kernel.out_height, isa.threads)
         counts = group_counts if by_groups else [kernel.out_height]
         chunks = thread_chunks(isa, cycles, sum(counts))
@@ -70,7 +71,7 @@ class ConvCode(ABC):
                 em.loop(count, partial(self.rows, lines, columns, members), start=start)
 
         em.parallel(chunks, chunk)
-        return em.function(kernel.symbol(isa))
+        return em.function(self.symbol)
 
     def rows(
         self,

@@ -9,11 +9,17 @@ import numpy as np
 
 from compilers.errors import KernelError
 from compilers.intrinsics import WidenedDot, integer_dot
-from compilers.kernels.base import DType, Kernel, LayerParams
-from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, PairedCode
+from compilers.kernels.base import DType, LayerParams, TiledKernel
+from compilers.kernels.depthwise_code import (
+    PIXELS,
+    DepthwiseCode,
+    FloatCode,
+    InterleavedCode,
+    PairedCode,
+)
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
 from compilers.kernels.packing import checked, integer_bias
-from compilers.kernels.tiling import out_size
+from compilers.kernels.tiling import Tile, out_size
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Depthwise(Kernel):
+class Depthwise(TiledKernel):
     """`out[..., c] = epilogue(window(x[..., c]) * weight[c] + bias[c])`, padding `kernel // 2`.
 
     Arguments of the function: x, weight, start, [scale, factors, zeros,] output. A uint8 input
@@ -112,13 +118,18 @@ class Depthwise(Kernel):
         """Vector length: the registers', or 8 when there are only 8 channels."""
         return min(isa.vector_lanes, 8 if self.channels < isa.vector_lanes else 16)
 
-    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
-        """See `Kernel.prim_func`."""
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`."""
+        return self._code(isa).tiles(self, isa)
+
+    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
+        """See `TiledKernel.prim_func`."""
+        return self._code(isa)(self, isa, tile).build()
+
+    def _code(self, isa: Isa) -> type[DepthwiseCode]:
         if self.input_dtype == "float32":
-            return FloatCode(self, isa).build()
-        if integer_dot(isa).group == PIXELS:
-            return InterleavedCode(self, isa).build()
-        return PairedCode(self, isa).build()
+            return FloatCode
+        return InterleavedCode if integer_dot(isa).group == PIXELS else PairedCode
 
 
 def _pack_interleaved(weight: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,14 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
-from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs, thread_chunks
+from compilers.kernels.tiling import (
+    ColumnRun,
+    Tile,
+    column_runs,
+    even_parts,
+    row_runs,
+    thread_chunks,
+)
 from compilers.kernels.window import copy_inside, fill_border, window_rows
 
 if TYPE_CHECKING:
@@ -35,23 +43,34 @@ _HIGH = 1 << 16
 _BAND_BYTES = 1 << 19
 """Input that stays in a second-level cache while every block of channels passes over it."""
 
-_TILE_ROWS, _TILE_COLUMNS = 4, 2
-"""Output pixels whose windows share operands in the integer kernel."""
+_TILES = (Tile(4, columns=2), Tile(4, columns=1), Tile(2, columns=2))
+"""Output pixels whose windows share operands in the integer kernel, the usual ones first."""
 
 
-class DepthwiseCode:
+class DepthwiseCode(ABC):
     """What the three variants share: blocks of channels outside, rows, tiles of columns.
 
     A last block that is not full overlaps its neighbour, so that every vector is full. Threads
     divide the rows: divided channels of a pixel would share cache lines.
     """
 
-    def __init__(self, kernel: Depthwise, isa: Isa) -> None:
+    def __init__(self, kernel: Depthwise, isa: Isa, size: Tile | None) -> None:
         self.kernel = kernel
         self.isa = isa
+        self.size = size or self.tiles(kernel, isa)[0]
+        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.lanes = kernel.lanes(isa)
         self.blocks = -(-kernel.channels // self.lanes)
+
+    @staticmethod
+    @abstractmethod
+    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """The function."""
 
     def arguments(
         self, weight_shape: tuple[int, ...], weight_dtype: str, start_dtype: str = "float32"
@@ -88,7 +107,7 @@ class DepthwiseCode:
                 em.loop(count, band, start=start)
 
         em.parallel(chunks, chunk)
-        return em.function(kernel.symbol(self.isa))
+        return em.function(self.symbol)
 
     def input_rows(self, first: Index, count: int) -> tuple[Index, Index]:
         """(first, count) of the input rows inside the image that a band of the output needs."""
@@ -122,9 +141,10 @@ class DepthwiseCode:
 class FloatCode(DepthwiseCode):
     """float32: taps outside the image are skipped, each input column of a tile is loaded once."""
 
-    def column_limit(self) -> int:
+    @staticmethod
+    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
         """Accumulators, the window row's weights and one pixel must fit the registers."""
-        return min(8, self.isa.vector_registers - self.kernel.kernel - 2)
+        return _column_tiles(kernel.out_width, isa.vector_registers - kernel.kernel - 2)
 
     def build(self) -> Any:
         kernel = self.kernel
@@ -138,7 +158,7 @@ class FloatCode(DepthwiseCode):
     def rows(self, first: Index, count: int, channel: Index) -> None:
         kernel, em = self.kernel, self.em
         window = (kernel.kernel, kernel.stride, kernel.kernel // 2)
-        runs = column_runs(kernel.out_width, kernel.width, *window, self.column_limit())
+        runs = column_runs(kernel.out_width, kernel.width, *window, self.size.columns)
 
         def row(oh: Index) -> None:
             taps = window_rows(em, oh, kernel.height, *window)
@@ -194,6 +214,12 @@ class PairedCode(DepthwiseCode):
     int32 from the bias on: products fit 16 bits, sums of two fit 32.
     """
 
+    @staticmethod
+    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
+        """Accumulators, the window row's weights, a pair and a sum must fit the registers."""
+        groups = -(-kernel.kernel // WidenedDot.group)
+        return _column_tiles(kernel.out_width, isa.vector_registers - groups - 3)
+
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.lanes
         k, border = kernel.kernel, kernel.kernel // 2
@@ -203,8 +229,7 @@ class PairedCode(DepthwiseCode):
         self.full_width = kernel.width + 2 * border
         pixels = (kernel.height + 2 * border) * self.full_width
         size = (kernel.height, kernel.width)
-        limit = min(8, self.isa.vector_registers - self.groups - 3)
-        columns = row_runs(kernel.out_width, even_parts(kernel.out_width, limit)[0])
+        columns = row_runs(kernel.out_width, self.size.columns)
 
         def prepare() -> None:
             # Elements are vectors, for which LLVM aligns the stack.
@@ -287,6 +312,14 @@ class InterleavedCode(DepthwiseCode):
     and it serves every window row that covers it. A tile is some output rows of one or two columns.
     """
 
+    @staticmethod
+    def tiles(kernel: Depthwise, isa: Isa) -> tuple[Tile, ...]:
+        """No larger than the image."""
+        del isa
+        height, width = kernel.out_height, kernel.out_width
+        fitted = (Tile(min(t.rows, height), columns=min(t.columns, width)) for t in _TILES)
+        return tuple(dict.fromkeys(fitted))
+
     def build(self) -> Any:
         kernel, em, lanes, dot = self.kernel, self.em, self.lanes, integer_dot(self.isa)
         k = kernel.kernel
@@ -301,7 +334,7 @@ class InterleavedCode(DepthwiseCode):
         def zero(count: int) -> Expr:
             return dot.convert(cast(self.tail.input_zero(count), "uint8", count), count)
 
-        columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
+        columns = row_runs(kernel.out_width, self.size.columns)
 
         def prepare() -> None:
             self.image = em.scratch((pixels * lanes,), dot.activation_dtype)
@@ -313,7 +346,7 @@ class InterleavedCode(DepthwiseCode):
             def block(j: Index, channel: Index) -> None:
                 copy_inside(em, self.image, self.x, size, channel, lanes, border, rows, dot)
                 for start_row, row_tiles, height in row_runs(
-                    count, even_parts(count, _TILE_ROWS)[0]
+                    count, even_parts(count, self.size.rows)[0]
                 ):
 
                     def row(i: Index, start_row: int = start_row, height: int = height) -> None:
@@ -369,3 +402,10 @@ class InterleavedCode(DepthwiseCode):
             ],
             channel,
         )
+
+
+def _column_tiles(columns: int, registers: int) -> tuple[Tile, ...]:
+    """Parts of an output row that it divides into evenly, for at most 8 and at most 4 columns."""
+    limits = (min(most, registers) for most in (8, 4))
+    tiles = (Tile(1, columns=even_parts(columns, limit)[0]) for limit in limits)
+    return tuple(dict.fromkeys(tiles))

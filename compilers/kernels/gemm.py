@@ -10,7 +10,7 @@ import numpy as np
 
 from compilers.errors import KernelError
 from compilers.intrinsics import IntegerDot, integer_dot
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.emitter import Emitter, Expr, Index, load
 from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import (
@@ -23,10 +23,11 @@ from compilers.kernels.packing import (
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
+    Tile,
     block_runs,
     channel_blocks,
     even_division,
-    matrix_tile,
+    matrix_tiles,
     row_runs,
     thread_chunks,
 )
@@ -44,7 +45,7 @@ _ROWS_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True)
-class Gemm(Kernel):
+class Gemm(TiledKernel):
     """`out[m, n] = epilogue(x[m, k] @ weight[n, k].T + bias)`.
 
     Arguments of the function: x, [residual,] packed weight, start, [scale, factors, zeros,]
@@ -106,9 +107,15 @@ class Gemm(Kernel):
             weight = weight.reshape(weight.shape[:2])
         return matrix_constants(isa, self.epilogue, weight, (self.n, self.k), params)
 
-    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
-        """See `Kernel.prim_func`."""
-        return _GemmCode(self, isa).build()
+    def candidates(self, isa: Isa) -> tuple[Tile, ...]:
+        """See `Kernel.candidates`."""
+        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
+        blocks = len(channel_blocks(self.n, isa.vector_lanes))
+        return matrix_tiles(self.m, blocks, isa.vector_registers, multiply_cost(dot))
+
+    def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
+        """See `TiledKernel.prim_func`."""
+        return _GemmCode(self, isa, tile).build()
 
 
 def matrix_constants(
@@ -150,12 +157,19 @@ def matrix_constants(
     )
 
 
+def multiply_cost(dot: IntegerDot | None) -> float:
+    """Vector instructions per multiply-add."""
+    return dot.instructions if dot is not None else 1.0
+
+
 class _GemmCode:
     """Emits one `Gemm`: rows outside, groups of output vectors inside, reduction innermost."""
 
-    def __init__(self, kernel: Gemm, isa: Isa) -> None:
+    def __init__(self, kernel: Gemm, isa: Isa, size: Tile | None) -> None:
         self.kernel = kernel
         self.isa = isa
+        self.size = size or kernel.candidates(isa)[0]
+        self.symbol = kernel.symbol(isa, size)
         self.em = Emitter()
         self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
         self.converted = self.dot is not None and self.dot.activation_dtype != "uint8"
@@ -171,8 +185,7 @@ class _GemmCode:
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
-        cost = self.dot.instructions if self.dot else 1.0
-        size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
+        cost, size = multiply_cost(self.dot), self.size
         rows = row_runs(kernel.m, size.rows)
         columns = block_runs(blocks, size.vectors)
         row_counts = [tiles for _, tiles, _ in rows]
@@ -204,7 +217,7 @@ class _GemmCode:
                 em.loop(count, row_tile, start=start)
 
         em.parallel(chunks, chunk)
-        return em.function(kernel.symbol(isa))
+        return em.function(self.symbol)
 
     def convert(self, dot: IntegerDot, row: Index, rows: int) -> None:
         """The dot product's element type for one tile of rows, which every group of output vectors

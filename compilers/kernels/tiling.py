@@ -21,6 +21,9 @@ MIN_CHAINS = 8
 _TILE_OVERHEAD = 12.0
 """Cycles to enter a tile and loop over it, beyond its arithmetic."""
 
+_CANDIDATES, _WORTH = 3, 1.6
+"""Most tiles that are worth a measurement, and their cost relative to the cheapest."""
+
 
 _PARALLEL_CYCLES = 20_000.0
 """Serial work, estimated, from which handing a part of it to another thread pays."""
@@ -83,12 +86,16 @@ def even_parts(total: int, limit: int) -> list[int]:
     return [size + 1] * larger + [size] * (count - larger)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Tile:
-    """A register tile: `rows` pixels times at most `vectors` vectors of output channels."""
+    """A register tile: at most `rows` x `columns` pixels times `vectors` vectors of channels.
+
+    Templates that see pixels as one sequence count them as rows.
+    """
 
     rows: int
-    vectors: int
+    vectors: int = 1
+    columns: int = 1
 
 
 def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
@@ -97,9 +104,18 @@ def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
     return [*runs, (total - total % size, 1, total % size)] if total % size else runs
 
 
-@cache
 def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1.0) -> Tile:
-    """The register tile of a [rows, K] x [K, blocks * lanes] product.
+    """The register tile of a [rows, K] x [K, blocks * lanes] product. Args: `matrix_tiles`."""
+    return matrix_tiles(rows, blocks, registers, multiply_cost)[0]
+
+
+@cache
+def matrix_tiles(
+    rows: int, blocks: int, registers: int, multiply_cost: float = 1.0
+) -> tuple[Tile, ...]:
+    """Different register tiles of a [rows, K] x [K, blocks * lanes] product, cheapest first.
+
+    The cheapest of each width, as far as the cost model does not rule it out.
 
     Args:
         rows: pixels.
@@ -125,13 +141,14 @@ def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1
         )
 
     spare = 2 if multiply_cost > 1 else 1
-    candidates = [
-        Tile(m, n)
+    best = [
+        min((cost(m, n), m * n, m, Tile(m, n)) for m in range(1, min(14, rows) + 1)
+            if m * n + n + spare <= registers)
         for n in range(1, min(4, blocks) + 1)
-        for m in range(1, min(14, rows) + 1)
-        if m * n + n + spare <= registers
-    ]
-    return min(candidates, key=lambda t: (cost(t.rows, t.vectors), t.rows * t.vectors, t.rows))
+    ]  # fmt: skip
+    best.sort()
+    worth = [entry[-1] for entry in best if entry[0] <= _WORTH * best[0][0]]
+    return tuple(worth[:_CANDIDATES])
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,21 @@ def prior_covariance() -> FloatArray:
 
 
 _PRIOR = prior_covariance()
-_PRECISION = np.linalg.inv(_PRIOR)
+_PRECISION: FloatArray = np.linalg.inv(_PRIOR).astype(np.float64)
 _PRIOR_ROOT = np.linalg.cholesky(_PRIOR)
+# With measured kernels the costs only correct their sum: what lies between kernels, and caches.
+_CORRECTION = 0.01
+
+
+def _kernel_precision() -> FloatArray:
+    """Precision (f + 1, f + 1) of a prior where the last feature is the kernels' summed latency."""
+    precision = np.zeros((len(FEATURES) + 1, len(FEATURES) + 1))
+    precision[:-1, :-1] = np.linalg.inv((_PRIOR - 99.0) * _CORRECTION)
+    precision[-1, -1] = 0.01
+    return precision
+
+
+_KERNEL_PRECISION = _kernel_precision()
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,9 @@ class RidgeLatencyPredictor(LatencyPredictor):
     the rates to one common speed and, level by level, to those of related features, which makes ten
     measurements enough for some sixty features; it is chosen by leaving samples out. Measurements
     far off what the others predict are given little weight.
+
+    Where the latencies of single kernels are known, their sum (`kernel_sum`) is one more feature,
+    and the others are left to correct it.
     """
 
     name = "ridge"
@@ -106,19 +122,25 @@ class RidgeLatencyPredictor(LatencyPredictor):
         return first[d_optimal(rows, count, rng, ridge=0.05**2)].astype(np.int64)
 
     def _fit(self, population: Population, target: FloatArray) -> None:
-        parts = cost_features(self.space, population) * NOMINAL_MS
-        self._unit = float(np.median(target / parts.sum(axis=1)))
+        parts = self._parts(population)
+        kernels = self.kernel_latencies is not None
+        self._precision: FloatArray = _KERNEL_PRECISION if kernels else _PRECISION
+        costs = parts[:, : len(FEATURES)].sum(axis=1)
+        self._unit = np.full(parts.shape[1], np.median(target / costs))
+        if kernels:
+            self._unit[-1] = np.median(target / parts[:, -1])
         parts *= self._unit
+        nominal = parts[:, -1] if kernels else parts.sum(axis=1)
         # Gauss-Newton on the logarithm, so that half and double are equally wrong: log(y) is
         # linearised at the last fit's latencies, at first those of the nominal device.
-        samples = _linearised(parts, parts.sum(axis=1), target)
-        weights = _delete_one_weights(samples)
+        samples = _linearised(parts, nominal, target)
+        weights = _delete_one_weights(samples, self._precision)
         for _ in range(4):
             level, residual, leverage = self._cross_validate(samples, weights)
             scale = max(_LEAST_SCALE, 1.4826 * float(np.median(np.abs(residual))))
             far = np.abs(residual) / (_OUTLIER * scale)
             weights = np.where(far > 1, np.maximum(far, 1.0) ** -2.0, 1.0)
-            fit = _solve(samples, weights, level)
+            fit = _solve(samples, weights, level, self._precision)
             samples = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
         self._rates, self._covariance = fit.rates, fit.covariance
         variance = float((weights * residual**2 / (1.0 + leverage)).sum())
@@ -140,7 +162,9 @@ class RidgeLatencyPredictor(LatencyPredictor):
         folds = [fold == number for number in range(int(fold.max()) + 1)]
 
         def left_out(level: float) -> tuple[float, list[_Fit]]:
-            fits = [_solve(samples.take(~out), weights[~out], level) for out in folds]
+            fits = [
+                _solve(samples.take(~out), weights[~out], level, self._precision) for out in folds
+            ]
             score = 0.0
             for out, fit in zip(folds, fits, strict=True):
                 squared = samples.take(out).residuals(fit.rates) ** 2
@@ -157,10 +181,18 @@ class RidgeLatencyPredictor(LatencyPredictor):
         return float(_NOISE_LEVELS[best]), residual, leverage
 
     def _predict(self, population: Population) -> Prediction:
-        parts = cost_features(self.space, population) * (NOMINAL_MS * self._unit)
+        parts = self._parts(population) * self._unit
         mean = np.maximum(parts @ self._rates, 1e-9)
         leverage = ((parts @ self._covariance) * parts).sum(axis=1) / mean**2
         return mean, mean * self._noise * np.sqrt(1.0 + np.maximum(leverage, 0.0))
+
+    def _parts(self, population: Population) -> FloatArray:
+        """Nominal ms (n, f) of every feature; behind them, where it is known, `kernel_sum`."""
+        parts = cost_features(self.space, population) * NOMINAL_MS
+        if self.kernel_latencies is None:
+            return parts
+        kernel_sum = self.kernel_latencies(population).sum(axis=1)
+        return np.column_stack([parts, kernel_sum])
 
 
 def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _Samples:
@@ -174,7 +206,7 @@ def _leverage(rows: FloatArray, fit: _Fit) -> FloatArray:
     return np.maximum(leverage, 0.0)
 
 
-def _delete_one_weights(samples: _Samples) -> FloatArray:
+def _delete_one_weights(samples: _Samples, precision: FloatArray) -> FloatArray:
     """Weights (n,) that all but remove one sample, if the others agree far better without it.
 
     Among few samples one outlier bends every left-out prediction, so its own residual does not
@@ -190,7 +222,7 @@ def _delete_one_weights(samples: _Samples) -> FloatArray:
         found = np.empty(count)
         for out in everyone:
             others = kept[kept != out]
-            fit = _solve(samples.take(others), weights[others], _DIAGNOSTIC_LEVEL)
+            fit = _solve(samples.take(others), weights[others], _DIAGNOSTIC_LEVEL, precision)
             found[out] = samples.take(everyone == out).residuals(fit.rates)[0] ** 2
         return found
 
@@ -206,16 +238,17 @@ def _delete_one_weights(samples: _Samples) -> FloatArray:
     return weights
 
 
-def _solve(samples: _Samples, weights: FloatArray, level: float) -> _Fit:
+def _solve(samples: _Samples, weights: FloatArray, level: float, precision: FloatArray) -> _Fit:
     """Non-negative minimiser of ``|rows w - 1 - logs|^2 + level^2 w P w``.
 
     Args:
         samples: Linearised log latencies.
         weights: (n,) of the squared errors.
         level: Relative noise that the penalty assumes.
+        precision: P (f, f), of the prior.
     """
     weighted = samples.rows * weights[:, None]
-    gram = weighted.T @ samples.rows + level**2 * _PRECISION
+    gram = weighted.T @ samples.rows + level**2 * precision
     # Normal equations as a square least-squares problem: L L^T = gram, |L^T w - b| with L b = rhs.
     lower = np.linalg.cholesky(gram)
     right = np.linalg.solve(lower, weighted.T @ (1.0 + samples.logs))

@@ -54,11 +54,11 @@ def test_a_damaged_build_record_is_an_error(builds, tmp_path):
         Build.load(tmp_path / "copy")
 
 
-def test_only_the_calls_of_the_graph_are_linked(builds, subnets, images):
+def test_only_the_calls_of_the_graph_are_linked(builds, subnets, images, cache):
     isa = resolve_isa("native")
     graph = fuse(trace(subnets["w8a8"], (1, *images.shape[1:])))
     data = builds["w8a8"].library.read_bytes()
-    for record in kernel_records(graph, isa):
+    for record in kernel_records(graph, isa, KernelLibrary(cache / "kernels")):
         assert f"__tvm_ffi_{record.symbol}".encode() in data
     float_only = {r.symbol for r in builds["fp32"].kernels} - {
         r.symbol for r in builds["w8a8"].kernels

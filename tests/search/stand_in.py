@@ -36,6 +36,7 @@ class StandInDevice:
 
     config: DeviceConfig
     lock: HostLock
+    cache: Path | None = None
     broken: set[str] = field(default_factory=set)
     sessions: list[list[str]] = field(default_factory=list)
     held: list[list[tuple[str, str]]] = field(default_factory=list)

@@ -41,6 +41,7 @@ from compilers.kernels import (
     SqueezeExcite,
 )
 from compilers.kernels.base import Kernel, LayerParams, QParams
+from compilers.kernels.tiling import Tile
 from compilers.targets import ISAS, Isa
 from compilers.toolchain import is_foreign
 from spaces.layer_spec import Activation
@@ -97,6 +98,8 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    every_tile: bool = False
+    tile: Tile | None = None
     inputs: tuple[np.ndarray, ...] = ()
 
 
@@ -381,9 +384,11 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(12, 13, 40, 72, 3, 1),
         Conv(6, 7, 32, 40, 3, 1, padding=0),
     ]
-    for shape in shapes:
-        yield layer_case(shape, rng, unit=False)
-        yield layer_case(replace(shape, input_dtype="uint8"), rng, unit=True)
+    for number, shape in enumerate(shapes):
+        every_tile = number % 3 == 0
+        yield replace(layer_case(shape, rng, unit=False), every_tile=every_tile)
+        integers = replace(shape, input_dtype="uint8")
+        yield replace(layer_case(integers, rng, unit=True), every_tile=every_tile)
         integer = replace(shape, input_dtype="uint8", output_dtype="uint8", activation=RELU)
         yield layer_case(integer, rng, unit=False)
     for kernel in (
@@ -413,7 +418,7 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     import tvm_ffi
 
     kernel = case.kernel
-    function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
+    function = compile_kernel(kernel, isa, case.tile)[kernel.symbol(isa, case.tile)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
     arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
@@ -436,7 +441,7 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
     calls = []
     with tempfile.TemporaryDirectory() as folder:
         kernels = KernelLibrary(Path(folder) / "kernels")
-        objects = {str(kernels.object_file(case.kernel, isa)) for case in chosen}
+        objects = {str(kernels.object_file(case.kernel, isa, case.tile)) for case in chosen}
         library = Path(folder) / "library.so"
         link(str(library), sorted(objects), isa)
         for case in chosen:
@@ -444,7 +449,7 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
             arrays += [*case.inputs, *case.kernel.constants(isa, case.params)]
             arrays = [np.array(array) for array in arrays]
             arrays.append(np.full(case.kernel.output_shape, 77, case.kernel.output_dtype))
-            calls.append(Call(case.kernel.symbol(isa), tuple(arrays)))
+            calls.append(Call(case.kernel.symbol(isa, case.tile), tuple(arrays)))
         before = [[np.array(array) for array in call.arguments[:-1]] for call in calls]
         call_kernels(Emulator(isa, Path(folder)), library, calls)
     for call, inputs in zip(calls, before, strict=True):
@@ -455,7 +460,11 @@ def emulate(chosen: list[Case], isa: Isa) -> Iterator[tuple[np.ndarray, list[str
 def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    chosen = list(chosen)
+    chosen = [
+        replace(case, tile=tile)
+        for case in chosen
+        for tile in (None, *(case.kernel.candidates(isa)[1:] if case.every_tile else ()))
+    ]
     outputs = (run(case, isa) for case in chosen)
     if is_foreign(isa.architecture):
         outputs = emulate(chosen, isa)
@@ -471,7 +480,7 @@ def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
                 wrong.append(f"differs by {difference.max()} steps")
         elif (worst := difference.max() / max(1.0, np.abs(case.expected).max())) > 2e-6:
             wrong.append(f"relative error {worst}")
-        failures += [f"{case.kernel}: {text}" for text in wrong]
+        failures += [f"{case.kernel} {case.tile or ''}: {text}" for text in wrong]
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 

@@ -131,3 +131,24 @@ def test_a_prediction_needs_a_fit(space, device):
     _, _, held_out, _ = measured(space, device, 0)
     with pytest.raises(NotFittedError, match="ridge was asked to predict before"):
         RidgeLatencyPredictor(space).predict(held_out)
+
+
+def test_kernel_latencies_make_few_measurements_enough(space, device):
+    plain, helped = [], []
+    for seed in range(3):
+        chosen, ms, held_out, truth = measured(space, device, seed)
+        latency = device(seed)
+
+        def kernels(population, latency=latency, seed=seed):
+            """Two templates; what lies between kernels and a common factor are not in them."""
+            noise = np.exp(np.random.default_rng(seed).normal(0, 0.01, len(population)))
+            whole = 0.7 * latency(population) * noise
+            return np.column_stack([0.4 * whole, 0.6 * whole])
+
+        without = RidgeLatencyPredictor(space).fit(chosen, ms)
+        known = RidgeLatencyPredictor(space, kernels).fit(chosen, ms)
+        plain.append(scores(truth, *without.predict(held_out)))
+        helped.append(scores(truth, *known.predict(held_out)))
+    assert np.mean([f["mape"] for f in helped]) < 0.6 * np.mean([f["mape"] for f in plain])
+    assert np.mean([f["spearman"] for f in helped]) > np.mean([f["spearman"] for f in plain])
+    assert np.mean([f["coverage90"] for f in helped]) > 0.75

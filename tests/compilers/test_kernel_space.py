@@ -1,0 +1,73 @@
+"""The kernels of a space are those of its subnets: all of them, and no others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from compilers.frontend import trace
+from compilers.fusion import fuse
+from compilers.kernel_space import block_kernels, quantised_input, space_kernels
+from compilers.spec_graph import subnet_graph
+from spaces import get_space
+from spaces.population import sample
+from supernet.extract import Subnet
+
+SMALL = {
+    "resolution": [20], "stage*.depth": [1], "stage*.expansion": [2], "stage*.kernel": [3],
+    "stem.width": [8], "stage1.width": [16], "stage2.width": [24], "stage3.width": [48],
+    "head.width": [96],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return get_space("mobilenetv3_digits")
+
+
+def subnet_kernels(space, row):
+    specs = space.layer_specs(space.from_indices(row))
+    return [call.kernel for call in fuse(subnet_graph(specs)).calls]
+
+
+@pytest.mark.slow
+def test_real_builds_of_the_digits_space_call_no_other_kernel(digits):
+    kernels = space_kernels(digits)
+    assert len(kernels) == len(set(kernels)) >= 1000
+    known = set(kernels)
+    for row in sample(digits, 30, np.random.default_rng(1)):
+        subnet = Subnet(digits.layer_specs(digits.from_indices(row)))
+        graph = trace(subnet, (1, 1, subnet.resolution, subnet.resolution))
+        assert {call.kernel for call in fuse(graph).calls} <= known
+
+
+def test_a_small_space_holds_exactly_the_kernels_of_its_subnets(digits):
+    space = digits.restrict(choices=SMALL)
+    found = set()
+    for row in sample(space, 150, np.random.default_rng(0)):
+        found |= set(subnet_kernels(space, row))
+    assert found == set(space_kernels(space))
+
+
+def test_restriction_leaves_fewer_kernels(digits):
+    space = digits.restrict(choices=SMALL | {"*.w_bits": [32]})
+    kernels = space_kernels(space)
+    assert {k.input_dtype for k in kernels} == {"float32"}
+    assert {k.output_dtype for k in kernels} == {"float32"}
+
+
+def test_block_by_block_gives_the_kernels_of_the_subnet(digits):
+    for row in sample(digits, 10, np.random.default_rng(2)):
+        config = digits.from_indices(row)
+        blocks = [
+            slot.layers(config)
+            for slot in digits.slots
+            if slot.depth is None or int(config[slot.depth[0]]) >= slot.depth[1]
+        ]
+        found = []
+        for number, layers in enumerate(blocks):
+            after = number + 1 < len(blocks) and quantised_input(blocks[number + 1])
+            found += block_kernels(layers, reads_input=number == 0, quantised_after=after)
+        assert Counter(found) == Counter(subnet_kernels(digits, row))

@@ -60,9 +60,10 @@ def _accumulation_dtype(weight: Tensor) -> torch.dtype:
     return torch.float32 if terms * U8_MAX * 128 < _EXACT_FLOAT32 else torch.float64
 
 
-def _requantise(accumulator: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """(accumulator + bias) * scale, the sum in exact integers, the product in float32."""
-    channels = (1, -1) + (1,) * (accumulator.dim() - 2)
+def _requantise(accumulator: Tensor, bias: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """(accumulator + bias) * scale per channel of `axis`, the sum in exact integers, the product
+    in float32."""
+    channels = [-1 if i == axis % accumulator.dim() else 1 for i in range(accumulator.dim())]
     total = accumulator.to(torch.float64) + bias.to(torch.float64).view(channels)
     return total.to(torch.float32) * scale.view(channels)
 
@@ -99,7 +100,7 @@ def qconv2d(
     dtype = _accumulation_dtype(weight)
     centred = x.to(dtype) - zero_point.to(dtype)
     accumulator = F.conv2d(centred, weight.to(dtype), None, stride, padding, 1, groups)
-    return _requantise(accumulator, bias, scale)
+    return _requantise(accumulator, bias, scale, axis=1)
 
 
 @qconv2d.register_fake
@@ -127,20 +128,20 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
     Computes ((x - zero_point) @ weight.T + bias) * scale.
 
     Args:
-        x: uint8 [N, K].
+        x: uint8 [..., K].
         zero_point: int32 scalar, the zero point of `x`.
         weight: int8 [O, K].
         bias: int32 [O], in units of the accumulator.
         scale: float32 [O], > 0.
 
     Returns:
-        float32 [N, O].
+        float32 [..., O].
     """
     dtype = _accumulation_dtype(weight)
     accumulator = F.linear(x.to(dtype) - zero_point.to(dtype), weight.to(dtype))
-    return _requantise(accumulator, bias, scale)
+    return _requantise(accumulator, bias, scale, axis=-1)
 
 
 @qlinear.register_fake
 def _(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
+    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=torch.float32)

@@ -60,7 +60,7 @@ def quantize_post_training(
 
     Raises:
         SupernetConfigError: There is no sample, no layer to quantise, a path in `keep_float` that
-            is no layer, or a tensor that is changed in place and read again.
+            is no layer, or a view or an input that is changed in place.
     """
     if not samples:
         raise SupernetConfigError("post-training quantisation needs at least one sample")
@@ -99,19 +99,21 @@ class _Network:
         return module.eval()
 
     def make_functional(self) -> None:
-        """Replace operators that work in place.
+        """Replace operators that work in place; their later readers read their result already.
 
         Raises:
-            SupernetConfigError: Something else reads the tensor that one of them changes.
+            SupernetConfigError: One changes its tensor through a view, or an input.
         """
         for node in self.graph.nodes:
             target = node.target
             if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
                 continue
-            name = target._schema.name.removeprefix("aten::")
-            if len(_input(node).users) > 1 or not hasattr(_ATEN, name.rstrip("_")):
-                raise SupernetConfigError(f"{node.name} changes a tensor in place that others read")
-            node.target = getattr(getattr(_ATEN, name.rstrip("_")), target._overloadname)
+            functional = getattr(
+                _ATEN, target._schema.name.removeprefix("aten::").rstrip("_"), None
+            )
+            if functional is None or getattr(_input(node).target, "is_view", True):
+                raise SupernetConfigError(f"{node.name} changes a view or an input in place")
+            node.target = getattr(functional, target._overloadname)
 
     def fold_batch_norms(self) -> None:
         """Merge every BatchNorm that alone reads a convolution into it."""

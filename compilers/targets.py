@@ -6,7 +6,7 @@ code on every machine. It never follows the processor that happens to compile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +38,8 @@ class Isa:
             then vpmaddwd; never vpmaddubsw, whose 16-bit sums saturate).
         mcpu: LLVM processor name.
         cpu_flags: Names in /proc/cpuinfo that a processor needs.
+        threads: Threads over which a kernel divides its work where that pays. At run time TVM's
+            thread pool must have as many (`TVM_NUM_THREADS`).
     """
 
     name: str
@@ -46,6 +48,19 @@ class Isa:
     int8_dot: Literal["vpdpbusd", "widen"]
     mcpu: str
     cpu_flags: frozenset[str]
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise TargetError(f"{self.threads} threads: must be >= 1")
+
+    def with_threads(self, threads: int) -> Isa:
+        """The same instruction set for kernels that use up to `threads` threads.
+
+        Raises:
+            TargetError: `threads` is below 1.
+        """
+        return replace(self, threads=threads)
 
     def tvm_target(self) -> Target:
         """The TVM target; LLVM's preference for 256-bit vectors is switched off."""

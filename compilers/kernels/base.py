@@ -98,10 +98,11 @@ class Kernel(ABC):
             """Element type of the output."""
 
     def symbol(self, isa: Isa) -> str:
-        """C identifier of the compiled function, unique per (kernel, ISA)."""
+        """C identifier of the compiled function, unique per (kernel, ISA, threads)."""
         described = ",".join(f"{f.name}={getattr(self, f.name)!s}" for f in fields(self))  # type: ignore[arg-type]
-        text = f"{isa.name}:{self.kind}({described})"
-        return f"netcarve_{self.kind}_{isa.name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        target = isa.name if isa.threads == 1 else f"{isa.name}_{isa.threads}t"
+        text = f"{target}:{self.kind}({described})"
+        return f"netcarve_{self.kind}_{target}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @abstractmethod
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:

@@ -10,7 +10,7 @@ from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, layer_epilogue
+from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
@@ -65,6 +65,9 @@ class Conv(Kernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    combine: Combine = "add"
+    activation_last: bool = False
+    padding: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
@@ -92,7 +95,14 @@ class Conv(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
+        return layer_epilogue(
+            self.input_dtype,
+            self.activation,
+            self.residual,
+            self.output_dtype,
+            self.combine,
+            self.activation_last,
+        )
 
     @property
     def out_height(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +12,15 @@ from compilers.errors import KernelError
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Index, broadcast, cast, load
 from compilers.kernels.epilogue import EpilogueCode, plain_epilogue, require
+from compilers.kernels.tiling import thread_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tvm import tirx
 
     from compilers.targets import Isa
+
+_CYCLES_PER_VECTOR = 4.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Quantize(Kernel):
 
             em.pieces(self.channels, isa.vector_lanes, piece)
 
-        em.loop(self.rows, row)
+        _each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
 
 
@@ -119,8 +123,21 @@ class Dequantize(Kernel):
 
             em.pieces(self.channels, isa.vector_lanes, piece)
 
-        em.loop(self.rows, row)
+        _each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
+
+
+def _each_row(
+    em: Emitter, isa: Isa, rows: int, channels: int, body: Callable[[Index], None]
+) -> None:
+    cycles = rows * channels / isa.vector_lanes * _CYCLES_PER_VECTOR
+    chunks = thread_chunks(isa, cycles, rows)
+
+    def chunk(i: Index) -> None:
+        first, count = em.share(rows, i, chunks)
+        em.loop(count, body, start=first)
+
+    em.parallel(chunks, chunk)
 
 
 def _check_sizes(rows: int, channels: int) -> None:

@@ -73,11 +73,33 @@ class Emitter:
             if extent == 1:
                 body(start)
             return
+        self._loop(start, extent, tirx.ForKind.SERIAL, body)
+
+    def parallel(self, chunks: int, body: Callable[[Index], None]) -> None:
+        """Run `body(chunk)` for every chunk, each on a thread of its own; one chunk runs here.
+
+        Every chunk costs a closure, so there should be as many as threads, with the serial loops
+        inside (`share` divides their range). Chunks write different elements, and a workspace
+        that is declared inside belongs to one chunk. Not to be nested.
+        """
+        if chunks == 1:
+            body(0)
+            return
+        self._loop(0, chunks, tirx.ForKind.PARALLEL, body)
+
+    def share(self, total: int, chunk: Index, chunks: int) -> tuple[Index, Index]:
+        """(first, count) of the part of `total` iterations that falls to one of `chunks`."""
+        if chunks == 1:
+            return 0, total
+        first = self.let(tirx.truncdiv(chunk * total, chunks))
+        return first, self.let(tirx.truncdiv((chunk + 1) * total, chunks) - first)
+
+    def _loop(self, start: Index, extent: Index, kind: Any, body: Callable[[Index], None]) -> None:
         variable = tirx.Var(self._name("i"), "int32")
         self._blocks.append([])
         body(variable)
         statements = self._blocks.pop()
-        self.emit(tirx.For(variable, start, extent, tirx.ForKind.SERIAL, _sequence(statements)))
+        self.emit(tirx.For(variable, start, extent, kind, _sequence(statements)))
 
     def pieces(self, total: int, width: int, body: Callable[[Index, int], None]) -> None:
         """Run `body(first, count)` over `total` elements: `width` at a time, then powers of two."""

@@ -12,7 +12,7 @@ from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
+from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -53,6 +53,8 @@ class Gemm(Kernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    combine: Combine = "add"
+    activation_last: bool = False
 
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
@@ -66,7 +68,14 @@ class Gemm(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
+        return layer_epilogue(
+            self.input_dtype,
+            self.activation,
+            self.residual,
+            self.output_dtype,
+            self.combine,
+            self.activation_last,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

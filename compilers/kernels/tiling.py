@@ -10,12 +10,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compilers.targets import Isa
 
 MIN_CHAINS = 8
 """Independent multiply-adds that hide the latency of one."""
 
 _TILE_OVERHEAD = 12.0
 """Cycles to enter a tile and loop over it, beyond its arithmetic."""
+
+
+_PARALLEL_CYCLES = 20_000.0
+"""Serial work, estimated, from which handing a part of it to another thread pays."""
+
+
+def thread_chunks(isa: Isa, cycles: float, most: int) -> int:
+    """Into how many parts a kernel divides its outer loop: its threads', or 1 for little work.
+
+    Args:
+        isa: where it runs, with how many threads.
+        cycles: estimate of the kernel's serial work at full speed.
+        most: iterations of the outer loop.
+    """
+    return min(isa.threads, most) if cycles >= _PARALLEL_CYCLES else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ OUTPUT = QParams(0.0371, 71)
 DTYPES = ("float32", "uint8")
 CANARY = 0xA5
 NONE, RELU, HARDSWISH = Activation.NONE, Activation.RELU, Activation.HARDSWISH
+GELU, SILU = Activation.GELU, Activation.SILU
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -100,6 +101,10 @@ def activate(values: np.ndarray, activation: Activation) -> np.ndarray:
         return np.maximum(values, 0)
     if activation == HARDSWISH:
         return values * np.clip(values / 6 + 0.5, 0, 1)
+    if activation == GELU:
+        return values * torch.special.ndtr(torch.from_numpy(values)).numpy()
+    if activation == SILU:
+        return values / (1 + np.exp(-values))
     return values
 
 
@@ -158,9 +163,15 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
         weight = (rng.standard_normal(shape) / depth**0.5).astype(np.float32)
         bias, scale = rng.standard_normal(shape[0]).astype(np.float32), None
         value = window(x, weight, stride, groups) + bias
-    value = activate(value, kernel.activation)
+    last = getattr(kernel, "activation_last", False)
+    if not last:
+        value = activate(value, kernel.activation)
     if residual is not None:
-        value = value + real(residual, RESIDUAL)
+        other = real(residual, RESIDUAL)
+        multiply = getattr(kernel, "combine", "add") == "multiply"
+        value = value * other if multiply else value + other
+    if last:
+        value = activate(value, kernel.activation)
     params = LayerParams(
         weight=weight[:, :, 0, 0] if isinstance(kernel, Gemm) and kernel.m == 1 else weight,
         bias=bias,
@@ -260,6 +271,22 @@ def gemm_ties_case(size: int, activation: Activation, residual: bool) -> Case:
     )
 
 
+def epilogue_kernels() -> Iterator[Gemm | Conv | Depthwise]:
+    """Smooth activations, gates, and activations behind the residual."""
+    for activation, source, output in product((GELU, SILU), DTYPES, DTYPES):
+        yield Gemm(13, 20, 40, source, activation, None, output)
+        yield Depthwise(4, 5, 24, 3, 1, source, activation, output)
+    gates = list(product((NONE, RELU, HARDSWISH, GELU, SILU), ("add", "multiply"), (False, True)))
+    types = list(product(DTYPES, repeat=3))
+    for i, (activation, combine, last) in enumerate(gates):
+        # Each combination with two choices of types; all of these occur.
+        for source, residual, output in (types[i % 8], types[(5 * i + 3) % 8]):
+            yield Gemm(6, 20, 24, source, activation, residual, output, combine, last)
+    for source, residual, output in types:
+        tail = (source, RELU, residual, output, "add", True)
+        yield Conv(3, 4, 8, 64, 3, 1, "nhwc", *tail)
+
+
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """All combinations of types on one shape of each template, and odd shapes of each."""
     yield ties_case()
@@ -280,6 +307,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         if residual is None:
             depthwise = Depthwise(9, 8, 24, 3, 1, input_dtype, activation, output)
             yield layer_case(depthwise, rng, unit=False)
+    for kernel in epilogue_kernels():
+        yield layer_case(kernel, rng, unit=False)
     for activation, output in product((NONE, RELU, HARDSWISH), DTYPES):
         stem = Conv(18, 18, 1, 16, 3, 2, "nchw", "float32", activation, None, output)
         yield layer_case(stem, rng, unit=False)

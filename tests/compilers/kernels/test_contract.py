@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compilers.errors import KernelError
+from compilers.errors import KernelError, TargetError
 from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
 from compilers.kernels.base import LayerParams, QParams
 from compilers.targets import ISAS
@@ -36,6 +36,24 @@ def test_symbols_are_identifiers_unique_per_kernel_and_isa() -> None:
     assert all(symbol.isidentifier() for symbol in symbols)
 
 
+def test_threads_are_part_of_the_symbol_and_at_least_one() -> None:
+    kernel = Quantize(1000, 64)
+    assert VNNI.threads == 1
+    two = VNNI.with_threads(2)
+    assert kernel.symbol(two) != kernel.symbol(VNNI)
+    assert kernel.symbol(two).isidentifier()
+    assert kernel.symbol(two.with_threads(1)) == kernel.symbol(VNNI)
+    with pytest.raises(TargetError, match="0 threads"):
+        VNNI.with_threads(0)
+
+
+@pytest.mark.parametrize(("rows", "parallel"), [(1000, True), (10, False)])
+def test_only_work_that_pays_is_divided(rows: int, parallel: bool) -> None:
+    function = Quantize(rows, 640).prim_func(VNNI.with_threads(2))
+    assert ("T.parallel(2)" in function.script()) == parallel
+    assert "T.parallel" not in Quantize(rows, 640).prim_func(VNNI).script()
+
+
 def test_equal_descriptions_are_one_kernel() -> None:
     plain, enum = Gemm(4, 8, 8, activation="relu"), Gemm(4, 8, 8, activation=Activation.RELU)
     assert plain == enum
@@ -50,7 +68,10 @@ def test_equal_descriptions_are_one_kernel() -> None:
         (lambda: Gemm(4, 8, 10, residual="float32"), "10 channels"),
         (lambda: Gemm(0, 8, 8), "0 x 8 x 8"),
         (lambda: Gemm(4, 8, 8, "int8"), "'int8'"),
-        (lambda: Gemm(4, 8, 8, activation="gelu"), "'gelu'"),
+        (lambda: Gemm(4, 8, 8, activation="tanh"), "'tanh'"),
+        (lambda: Gemm(4, 8, 8, combine="multiply"), "no"),
+        (lambda: Gemm(4, 8, 8, residual="float32", combine="max"), "'max'"),
+        (lambda: Conv(4, 4, 8, 8, 3, 1, activation="relu", activation_last=True), "there is none"),
         (lambda: Conv(8, 8, 1, 8, 2, 1), "kernel 2"),
         (lambda: Conv(8, 8, 4, 8, 3, 1, "nchw", "uint8"), "nchw"),
         (lambda: Depthwise(8, 8, 12, 3, 1), "12 channels"),

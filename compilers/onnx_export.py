@@ -81,21 +81,23 @@ def ort_session(
     settings: Mapping[str, str] | None = None,
     *,
     optimised: bool = True,
+    threads: int = 1,
 ) -> Any:
-    """An ONNX Runtime session on one thread.
+    """An ONNX Runtime session.
 
     Args:
         path: The model.
         batch: Fixes the symbolic batch, so that shapes are known when it optimises.
         settings: Entries of its session configuration.
         optimised: Its default optimisations, or none.
+        threads: Threads of one inference.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     for name, value in (settings or {}).items():
         options.add_session_config_entry(name, value)

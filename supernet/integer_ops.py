@@ -61,9 +61,11 @@ def _accumulation_dtype(weight: Tensor) -> torch.dtype:
 
 
 def _requantise(accumulator: Tensor, bias: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """(accumulator + bias) * scale per channel of `axis`, the sum in exact integers, the product
-    in float32."""
-    channels = [-1 if i == axis % accumulator.dim() else 1 for i in range(accumulator.dim())]
+    """(accumulator + bias) * scale, the sum in exact integers, the product in float32.
+
+    Channels are counted by `axis`.
+    """
+    channels = (-1,) + (1,) * (accumulator.dim() - 1 - axis)
     total = accumulator.to(torch.float64) + bias.to(torch.float64).view(channels)
     return total.to(torch.float32) * scale.view(channels)
 
@@ -100,7 +102,7 @@ def qconv2d(
     dtype = _accumulation_dtype(weight)
     centred = x.to(dtype) - zero_point.to(dtype)
     accumulator = F.conv2d(centred, weight.to(dtype), None, stride, padding, 1, groups)
-    return _requantise(accumulator, bias, scale, axis=1)
+    return _requantise(accumulator, bias, scale, 1)
 
 
 @qconv2d.register_fake
@@ -139,7 +141,7 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
     """
     dtype = _accumulation_dtype(weight)
     accumulator = F.linear(x.to(dtype) - zero_point.to(dtype), weight.to(dtype))
-    return _requantise(accumulator, bias, scale, axis=-1)
+    return _requantise(accumulator, bias, scale, accumulator.dim() - 1)
 
 
 @qlinear.register_fake

@@ -83,7 +83,7 @@ def compile_library(name: str, form: str, path: Path) -> None:
 
     from compilers.build import build_library
     from compilers.check import FLOAT_TOLERANCE, INTEGER_TOLERANCE, compare
-    from compilers.devices.local import default_cache
+    from compilers.devices.host_built import default_cache
     from compilers.frontend import trace
     from compilers.fusion import fuse
     from compilers.kernel_library import KernelLibrary

@@ -34,7 +34,7 @@ def run(
     from compilers.runtime import load_bundle, read_input
 
     model, manifest = load_bundle(folder)
-    logits = model(read_input(input_, manifest["input_shape"]))
+    logits = model(read_input(input_, manifest["input_shape"], manifest["input_dtype"]))
     classes = [int(c) for c in logits.argmax(axis=1)]
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from compilers.built import KernelRecord
 from compilers.errors import BuildError
-from compilers.fusion import KernelGraph
+from compilers.kernel_calls import KernelGraph
 from compilers.kernel_library import KernelLibrary
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def build_library(
         graph: What to execute.
         isa: Instruction set of the kernels.
         kernels: Where compiled kernels are cached; missing ones are compiled now.
-        path: The library, `main(x) -> logits`.
-        watch: Names of tensors that `main` returns after its output, `[pixels, channels]` each.
+        path: The library: `main(x)` returns the output, [rows, columns].
+        watch: Names of tensors that `main` returns after its output, `[rows, columns]` each.
 
     Raises:
         BuildError: No linker was found, or it failed.
@@ -75,16 +75,16 @@ def _relax_module(graph: KernelGraph, isa: Isa, watch: Sequence[str]) -> Any:
     from tvm.relax import TensorType
 
     builder = relax.BlockBuilder()
-    x = relax.Var("x", TensorType(graph.input_shape, "float32"))
-    values = {graph.input: x}
+    x = relax.Var("x", TensorType(graph.input_shape, graph.input_dtype))
+    values = {name: relax.const(array) for name, array in graph.constants.items()}
+    values[graph.input] = x
     with builder.function("main", [x]):
         with builder.dataflow():
             for call in graph.calls:
                 constants = call.kernel.constants(isa, call.params)
                 arguments = [values[name] for name in call.inputs]
                 arguments += [relax.const(np.ascontiguousarray(array)) for array in constants]
-                dtype = "uint8" if call.params.output is not None else "float32"
-                out = TensorType(call.kernel.output_shape, dtype)
+                out = TensorType(call.kernel.output_shape, call.kernel.output_dtype)
                 values[call.output] = builder.emit(
                     relax.call_dps_packed(call.kernel.symbol(isa), arguments, out)
                 )

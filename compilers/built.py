@@ -66,6 +66,8 @@ class Build:
         isa: Instruction set of the library.
         cpu_flags: Processor flags that the library needs.
         input_shape: [1, C, H, W].
+        input_dtype: `float32`, or `int64` for tokens.
+        output_shape: Shape of the module's result: [1, C], [1, T, C].
         kernels: The kernel of every call, in execution order.
         tolerance: Allowed difference of logits, relative to the largest.
         difference: The difference found on the sample input.
@@ -80,6 +82,8 @@ class Build:
     isa: str
     cpu_flags: tuple[str, ...]
     input_shape: tuple[int, ...]
+    input_dtype: str
+    output_shape: tuple[int, ...]
     kernels: tuple[KernelRecord, ...]
     tolerance: float
     difference: float
@@ -118,6 +122,7 @@ class Build:
                     "kernels": tuple(KernelRecord(**record) for record in data["kernels"]),
                     "cpu_flags": tuple(data["cpu_flags"]),
                     "input_shape": tuple(data["input_shape"]),
+                    "output_shape": tuple(data["output_shape"]),
                 }
             )
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -158,6 +158,8 @@ def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
         "library": LIBRARY_FILE,
         "sample": {"input": INPUT_FILE, "output": OUTPUT_FILE},
         "input_shape": list(build.input_shape),
+        "input_dtype": build.input_dtype,
+        "output_shape": list(build.output_shape),
         "output_tolerance": OUTPUT_TOLERANCE,
         "tolerance": build.tolerance,
         "difference": build.difference,
@@ -233,6 +235,8 @@ def load_bundle(path: str | Path) -> Build:
             isa=manifest["isa"],
             cpu_flags=tuple(manifest["cpu_flags"]),
             input_shape=tuple(manifest["input_shape"]),
+            input_dtype=manifest["input_dtype"],
+            output_shape=tuple(manifest["output_shape"]),
             kernels=tuple(KernelRecord(**record) for record in manifest["kernels"]),
             tolerance=float(manifest["tolerance"]),
             difference=float(manifest["difference"]),
@@ -270,7 +274,8 @@ def verify_bundle(
         manifest = bundle_runtime.read_manifest(folder)
         try:
             bundle_runtime.check_cpu(manifest)
-            x = bundle_runtime.read_input(folder / manifest["sample"]["input"], build.input_shape)
+            sample = folder / manifest["sample"]["input"]
+            x = bundle_runtime.read_input(sample, build.input_shape, build.input_dtype)
             expected = bundle_runtime.load_array(folder / manifest["sample"]["output"])
             if device is None:
                 config = DeviceConfig(name="this-cpu", isa=build.isa)

@@ -12,7 +12,7 @@ differently, so a requantised value may land one step away. Two checks follow fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,30 +80,33 @@ class LayerCheck:
     """
 
     def __init__(self, graph: Graph) -> None:
+        from compilers.storage import store
+
         self.graph = graph
+        self.views = store(graph).views
         self.values = 0
         self.steps = 0
 
-    def __call__(self, x: NDArray[np.float32], stored: Mapping[str, NDArray[np.generic]]) -> None:
+    def __call__(self, x: NDArray[Any], stored: Mapping[str, NDArray[np.generic]]) -> None:
         """Compare the tensors of one run.
 
         Args:
-            x: The input [1, C, H, W].
-            stored: Name of the graph's value -> what the binary stored, [pixels, C].
+            x: The input, batch 1.
+            stored: Name of the graph's value -> what the binary stored, [rows, columns].
 
         Raises:
             MismatchError: A kernel's result differs by more than is allowed; names its module.
         """
         import torch
 
-        from compilers.reference import evaluate, from_stored
+        from compilers.reference import constants, evaluate, from_stored
 
-        values = {self.graph.input: torch.from_numpy(x)}
+        values = {**constants(self.graph), self.graph.input: torch.from_numpy(x)}
         with torch.inference_mode():
             for op in self.graph.ops:
                 expected = evaluate(op, *(values[name] for name in op.inputs))
                 if op.name in stored:
-                    found = from_stored(stored[op.name], op.shape)
+                    found = from_stored(stored[op.name], self.views[op.name])
                     self._tensor(op.site, found.numpy(), expected.numpy())
                     expected = found
                 values[op.name] = expected

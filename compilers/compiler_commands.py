@@ -69,6 +69,8 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "isa": isa.name,
         "cpu_flags": sorted(isa.cpu_flags),
         "input_shape": list(graph.input_shape),
+        "input_dtype": graph.input_dtype,
+        "output_shape": list(calls.output_shape),
         "kernels": [asdict(record) for record in kernel_records(calls, isa)],
         "tolerance": allowed,
         "difference": difference,
@@ -81,7 +83,7 @@ def check_layers(
     model: Model,
     graph: Graph,
     watched: Sequence[str],
-    x: NDArray[np.float32],
+    x: NDArray[Any],
     logits: NDArray[np.float32],
 ) -> LayerCheck:
     """Check a library that returns its logits, then every tensor that it stores.
@@ -93,7 +95,7 @@ def check_layers(
     check = LayerCheck(graph)
     for i in range(len(x)):
         output, *tensors = (t.numpy() for t in model.main(model.tensor(x[i : i + 1])))
-        if not np.array_equal(output[0], logits[i]):
+        if not np.array_equal(output.ravel(), logits[i].ravel()):
             raise MismatchError("the same kernels gave different logits in two libraries")
         check(x[i : i + 1], dict(zip(watched, tensors, strict=True)))
     return check

@@ -1,242 +1,230 @@
-"""From an imported Relax function to an operator graph.
+"""From an exported program to an operator graph.
 
-Every binding is matched by what it computes, not by where it stands; a binding that matches
-nothing is an error that names it.
+Every node is matched by its operator and its arguments, not by where it stands; what matches
+nothing is an error that names it. What depends on no input is computed here, by PyTorch.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from math import prod
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
 
-EXTERN_PREFIX = "netcarve."
-"""Prefix of the external functions that stand for operators without a Relax twin."""
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
 
-_ROLES: dict[OpKind, tuple[str, ...]] = {
-    OpKind.QUANTIZE: ("scale", "zero_point"),
-    OpKind.DEQUANTIZE: ("scale", "zero_point"),
-    OpKind.QCONV: ("input_zero_point", "weight", "bias", "scale"),
-    OpKind.QLINEAR: ("input_zero_point", "weight", "bias", "scale"),
-    OpKind.HARDSWISH: (),
-    OpKind.HARDSIGMOID: (),
-}
+_CHECKS = ("_assert_tensor_metadata.default", "_assert_scalar.default")
+
+Value: TypeAlias = "str | torch.Tensor | list[Any]"
+"""Of a node: the name of a value of the graph, a constant, or a list of these."""
+
+Translator: TypeAlias = "Callable[[Lifter, dict[str, Any]], Value]"
+"""Adds the operators of a node to the graph, given its arguments by name."""
+
+
+def lift(program: ExportedProgram, translators: Mapping[str, Translator]) -> Graph:
+    """The operator graph of an exported program with one input and one result.
+
+    Args:
+        program: What torch.export made of a module.
+        translators: By the names that it gives to operators, without their namespace.
+
+    Raises:
+        UnsupportedOperatorError: A node matches no operator of the graph.
+    """
+    return Lifter(program, translators).graph()
 
 
 class Lifter:
-    """Reads one imported Relax function.
+    """One pass over a program; translators use it to add operators for its `node`."""
 
-    Args:
-        main: The function; its weights are bound constants.
-        sites: Variable name -> module path, for the variable that ends each node's translation.
-    """
-
-    def __init__(self, main: Any, sites: dict[str, str]) -> None:
-        self.bindings = [b for block in main.body.blocks for b in block.bindings]
-        self.input = main.params[0].name
-        self.input_shape = _shape(main.params[0])
-        self.output = main.body.body.name
+    def __init__(self, program: ExportedProgram, translators: Mapping[str, Translator]) -> None:
+        self.program = program
+        self.translators = translators
+        signature = program.graph_signature
+        self.parameters = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        self.user_inputs = signature.user_inputs
+        self.values: dict[str, Value] = {}
         self.constants: dict[str, NDArray[Any]] = {}
-        self.alias: dict[str, str] = {}
-        self.ops: dict[str, Op] = {}
-        self.uses: Counter[str] = Counter()
-        self.sites: dict[str, str] = {}
-        pending: list[str] = []
-        for binding in self.bindings:
-            pending.append(binding.var.name)
-            if (site := sites.get(pending[-1])) is not None:
-                self.sites.update(dict.fromkeys(pending, site))
-                pending.clear()
-            for argument in _arguments(binding.value):
-                if _is_var(argument):
-                    self.uses[argument.name] += 1
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.ops: list[Op] = []
+        self.node: Node
 
     def graph(self) -> Graph:
-        """The operator graph.
-
-        Raises:
-            UnsupportedOperatorError: A binding matches no operator of the graph.
-        """
-        for binding in self.bindings:
-            self._binding(binding.var, binding.value)
-        output = self._resolve(self.output)
-        return Graph(self.input, self.input_shape, tuple(self.ops.values()), output)
-
-    def _resolve(self, name: str) -> str:
-        while name in self.alias:
-            name = self.alias[name]
-        return name
-
-    def _constant(self, expression: Any) -> NDArray[Any] | None:
-        if _is_var(expression):
-            return self.constants.get(expression.name)
-        value: Any = getattr(expression, "value", None)
-        return np.asarray(value.numpy()) if hasattr(value, "numpy") else None
-
-    def _fail(self, var: Any, what: str) -> UnsupportedOperatorError:
-        name = var.name
-        return UnsupportedOperatorError(
-            f"no kernel template for {what} (node {name}, module {self.sites.get(name, '?')!r})"
+        """See `lift`."""
+        tensors = {**self.program.state_dict, **self.program.constants}
+        if len(self.user_inputs) != 1:
+            raise UnsupportedOperatorError(
+                f"the module takes {len(self.user_inputs)} inputs; it must take one tensor"
+            )
+        output: Any = None
+        dtype: Any = None
+        for node in self.program.graph.nodes:
+            self.node = node
+            if node.op == "placeholder":
+                if node.name in self.parameters:
+                    self.values[node.name] = tensors[self.parameters[node.name]].detach()
+                else:
+                    self.values[node.name] = node.name
+                    self.shapes[node.name] = self.shape()
+                    dtype = node.meta["val"].dtype
+            elif node.op == "call_function":
+                with torch.no_grad():
+                    self._call(node)
+            elif node.op == "output":
+                output = [self.values[result.name] for result in node.args[0]]
+        if len(output) != 1 or not isinstance(output[0], str):
+            raise UnsupportedOperatorError(
+                f"the module returns {len(output)} results; it must return one tensor that depends "
+                "on the input"
+            )
+        return Graph(
+            self.user_inputs[0],
+            self.shapes[self.user_inputs[0]],
+            tuple(self.ops),
+            output[0],
+            str(dtype).removeprefix("torch."),
+            self.constants,
         )
 
-    def _binding(self, var: Any, value: Any) -> None:
-        if _is_var(value):
-            self.alias[var.name] = value.name
+    def _call(self, node: Node) -> None:
+        name = op_name(node)
+        if node.target is operator.getitem:
+            source, place = node.args
+            self.values[node.name] = self.values[source.name][place]  # type: ignore[union-attr,index]
             return
-        operator = value.op.name if hasattr(value.op, "name") else str(value.op)
-        args = list(value.args)
-        constants = [self._constant(argument) for argument in args]
-        if operator in ("relax.reshape", "relax.permute_dims") and constants[0] is not None:
-            folded = (
-                constants[0].reshape(_shape(var)) if operator == "relax.reshape" else constants[0].T
+        if name in _CHECKS:
+            return
+        if all(not _depends(self.values[n.name]) for n in node.all_input_nodes):
+            args, kwargs = torch.fx.node.map_arg(
+                (node.args, node.kwargs), lambda n: self.values[n.name]
             )
-            self.constants[var.name] = folded
-        elif operator == "relax.nn.conv2d":
-            self._convolution(var, value, constants[1])
-        elif operator == "relax.matmul":
-            if constants[1] is None or constants[1].ndim != 2 or len(_shape(var)) != 2:
-                raise self._fail(var, "a matmul of two activations")
-            weight = np.ascontiguousarray(constants[1].T)
-            self._emit(var, OpKind.LINEAR, args[:1], {"weight": weight, "bias": _zeros(weight)})
-        elif operator == "relax.add":
-            self._add(var, args, constants)
-        elif operator == "relax.multiply":
-            self._multiply(var, args)
-        elif operator == "relax.nn.relu":
-            self._emit(var, OpKind.RELU, args)
-        elif operator in ("relax.mean", "relax.nn.adaptive_avg_pool2d"):
-            shape = _shape(args[0])
-            if len(shape) != 4 or prod(_shape(var)) != shape[1]:
-                raise self._fail(var, f"{operator} from {shape} to {_shape(var)}")
-            self._emit(var, OpKind.MEAN, args)
-        elif operator in ("relax.reshape", "relax.expand_dims", "relax.squeeze"):
-            before, after = _shape(args[0]), _shape(var)
-            if prod(before) != max(before) or prod(after) != max(after):
-                raise self._fail(var, f"{operator} from {before} to {after}")
-            self._emit(var, OpKind.RESHAPE, args[:1])
-        elif operator == "relax.call_dps_packed":
-            self._extern(var, args)
-        else:
-            raise self._fail(var, f"operator {operator}")
+            result = node.target(*args, **kwargs)  # type: ignore[operator]
+            self.values[node.name] = list(result) if isinstance(result, tuple) else result
+            return
+        translator = self.translators.get(name)
+        if translator is None:
+            raise UnsupportedOperatorError(
+                f"no kernel template for operator {node.target} (node {node.name}, module "
+                f"{self._site()!r}). Supported: {', '.join(sorted(self.translators))}."
+            )
+        self.values[node.name] = translator(self, self._arguments(node))
 
-    def _emit(
+    def _arguments(self, node: Node) -> dict[str, Any]:
+        """The node's arguments by the names in its operator's schema, defaults included."""
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        given = dict(zip((a.name for a in schema), node.args, strict=False))
+        given.update(node.kwargs)
+        found = {a.name: given.get(a.name, a.default_value) for a in schema}
+        mapped: dict[str, Any] = torch.fx.node.map_arg(found, lambda n: self.values[n.name])
+        return mapped
+
+    def _site(self) -> str:
+        """Where the node came from: the owner of its weight, else its module, else its name."""
+        for argument in self.node.all_input_nodes:
+            target = self.parameters.get(argument.name, "")
+            if target.endswith(".weight"):
+                return target.removesuffix(".weight")
+        stack = list((self.node.meta.get("nn_module_stack") or {}).values())
+        return (str(stack[-1][0]) if stack else "") or self.node.name
+
+    def fail(self, what: str) -> UnsupportedOperatorError:
+        """The error for what has no operator in the graph; names the node and its module."""
+        return UnsupportedOperatorError(
+            f"no kernel template for {what} (node {self.node.name}, module {self._site()!r})"
+        )
+
+    def shape(self) -> tuple[int, ...]:
+        """Of the node's result."""
+        return tuple(map(int, self.node.meta["val"].shape))
+
+    def emit(
         self,
-        var: Any,
         kind: OpKind,
         inputs: list[Any],
-        params: dict[str, NDArray[Any]] | None = None,
+        params: dict[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        shape: tuple[int, ...] | None = None,
         stride: int = 1,
         padding: int = 0,
         groups: int = 1,
-    ) -> None:
-        name = var.name
-        for argument in inputs:
-            if not _is_var(argument) or argument.name in self.constants:
-                raise self._fail(var, f"{kind} with a constant operand")
-        self.ops[name] = Op(
+        **attributes: Any,
+    ) -> str:
+        """Add an operator.
+
+        Args:
+            kind: What it computes.
+            inputs: Values, constants and numbers that it reads.
+            params: Tensors by role, see `OpKind`.
+            name: Of its result; the node's by default.
+            shape: Of its result; the node's by default.
+            stride: See `Op`; likewise `padding`, `groups`.
+            attributes: Numbers by name, see `OpKind`.
+
+        Returns:
+            The name of its result.
+        """
+        name = name or self.node.name
+        arrays: dict[str, NDArray[Any]] = {}
+        for role, value in (params or {}).items():
+            if not isinstance(value, torch.Tensor):
+                raise self.fail(f"{kind} whose {role} is not a constant")
+            arrays[role] = value.detach().numpy()
+        op = Op(
             name=name,
             kind=kind,
-            inputs=tuple(self._resolve(argument.name) for argument in inputs),
-            shape=_shape(var),
-            site=self.sites.get(name, name),
-            params=params or {},
+            inputs=tuple(self._operand(value) for value in inputs),
+            shape=self.shape() if shape is None else shape,
+            site=self._site(),
+            params=arrays,
             stride=stride,
             padding=padding,
             groups=groups,
+            attributes=attributes,
         )
+        self.ops.append(op)
+        self.shapes[name] = op.shape
+        return name
 
-    def _convolution(self, var: Any, value: Any, weight: NDArray[Any] | None) -> None:
-        attrs = value.attrs
-        stride, padding = {*map(int, attrs.strides)}, {*map(int, attrs.padding)}
-        if weight is None or len(stride) > 1 or len(padding) > 1 or {*attrs.dilation} != {1}:
-            raise self._fail(var, "a convolution that is dilated, uneven or has no fixed weight")
-        self._emit(
-            var,
-            OpKind.CONV,
-            [value.args[0]],
-            {"weight": weight, "bias": _zeros(weight)},
-            stride.pop(),
-            padding.pop(),
-            int(attrs.groups),
+    def _operand(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        array = (
+            value.detach().numpy()
+            if isinstance(value, torch.Tensor)
+            else np.array(value, np.float32)
         )
+        name = f"{self.node.name}.constant{len(self.constants)}"
+        self.constants[name] = array
+        return name
 
-    def _add(self, var: Any, args: list[Any], constants: list[NDArray[Any] | None]) -> None:
-        bias = next((constant for constant in constants if constant is not None), None)
-        if bias is None:
-            if _shape(args[0]) != _shape(args[1]):
-                raise self._fail(var, "an addition that broadcasts")
-            self._emit(var, OpKind.ADD, args)
-            return
-        source = next(argument for argument in args if _is_var(argument))
-        op = self.ops.get(source.name)
-        channels = _shape(var)[1]
-        if (
-            op is None
-            or op.kind not in (OpKind.CONV, OpKind.LINEAR)
-            or self.uses[op.name] > 1
-            or bias.size != channels
-            or (len(op.shape) == 4 and bias.shape != (1, channels, 1, 1))
-        ):
-            raise self._fail(var, "the addition of a constant that is not a bias")
-        self.ops[op.name] = Op(
-            name=op.name,
-            kind=op.kind,
-            inputs=op.inputs,
-            shape=op.shape,
-            site=op.site,
-            params={**op.params, "bias": bias.reshape(-1).astype(np.float32)},
-            stride=op.stride,
-            padding=op.padding,
-            groups=op.groups,
-        )
-        self.alias[var.name] = op.name
-
-    def _multiply(self, var: Any, args: list[Any]) -> None:
-        """`x * s` in either order; the factor per channel comes second."""
-        shape = _shape(var)
-        ordered = sorted(args, key=lambda argument: -prod(_shape(argument)))
-        if len(shape) != 4 or _shape(ordered[1]) != (1, shape[1], 1, 1):
-            raise self._fail(var, "a multiplication that is not by one factor per channel")
-        self._emit(var, OpKind.MUL, ordered)
-
-    def _extern(self, var: Any, args: list[Any]) -> None:
-        kind = OpKind(args[0].global_symbol.removeprefix(EXTERN_PREFIX))
-        fields = list(args[1].fields)
-        roles = _ROLES[kind]
-        params: dict[str, NDArray[Any]] = {}
-        for role, expression in zip(roles, fields[1:], strict=False):
-            constant = self._constant(expression)
-            if constant is None:
-                raise self._fail(var, f"{kind} whose {role} is not a constant")
-            params[role] = constant
-        geometry = [int(constant) for f in fields[1 + len(roles) :]
-                    if (constant := self._constant(f)) is not None]  # fmt: skip
-        self._emit(var, kind, fields[:1], params, *geometry)
+    def known_shape(self, value: Any) -> tuple[int, ...]:
+        """Shape of an operand."""
+        if isinstance(value, torch.Tensor):
+            return tuple(value.shape)
+        return self.shapes[value]
 
 
-def _is_var(expression: Any) -> bool:
-    from tvm import relax
-
-    return isinstance(expression, relax.Var)
-
-
-def _arguments(value: Any) -> list[Any]:
-    """All operands of a binding, those inside the tuple of an external call included."""
-    flat: list[Any] = []
-    for argument in getattr(value, "args", [value]):
-        flat.extend(getattr(argument, "fields", [argument]))
-    return flat
+def op_name(node: Node) -> str:
+    """The operator that a node calls, without its namespace."""
+    return str(node.target).split(".", 1)[-1]
 
 
-def _shape(expression: Any) -> tuple[int, ...]:
-    return tuple(int(extent) for extent in expression.ty.shape)
-
-
-def _zeros(weight: NDArray[Any]) -> NDArray[np.float32]:
-    return np.zeros(weight.shape[0], np.float32)
+def _depends(value: Value) -> bool:
+    """Whether a value depends on the network's input."""
+    if isinstance(value, list):
+        return any(_depends(part) for part in value)
+    return isinstance(value, str)

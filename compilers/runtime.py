@@ -4,7 +4,7 @@ This file imports neither torch nor anything of this package: a copy of it lies 
 `run.py`, where it runs the bundle on a machine that has numpy, apache-tvm and apache-tvm-ffi:
 
     python run.py                                    check hashes, then the sample's output
-    python run.py --input x.npy --output logits.npy  run inputs [n, C, H, W] float32
+    python run.py --input x.npy --output logits.npy  run inputs [n, C, H, W] float32, [n, T] int64
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2")
 """Instruction sets of libraries; the names in `compilers.targets.ISAS`."""
+
+INPUT_DTYPES = ("float32", "int64")
+"""Element types of inputs; int64 for tokens."""
 
 _NOISE = ("Warning: Scope Saving", "Warning: Scope Loaded")
 
@@ -71,7 +74,7 @@ def _is_names(value: object) -> bool:
 
 def _is_shape(value: object) -> bool:
     whole = isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
-    return whole and len(value) in (2, 4) and value[0] == 1  # type: ignore[arg-type,index]
+    return whole and 2 <= len(value) <= 4 and value[0] == 1  # type: ignore[arg-type,index]
 
 
 def _is_sample(value: object) -> bool:
@@ -88,6 +91,8 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "library": (lambda value: isinstance(value, str), "a file name"),
     "sample": (_is_sample, "the file names of an input and an output"),
     "input_shape": (_is_shape, "[1, C, H, W]"),
+    "input_dtype": (lambda value: value in INPUT_DTYPES, f"one of {', '.join(INPUT_DTYPES)}"),
+    "output_shape": (_is_shape, "[1, C] or [1, T, C]"),
     "output_tolerance": (
         lambda value: type(value) in (int, float) and 0 <= value < 1,  # type: ignore[operator]
         "a number from 0 to 1",
@@ -162,16 +167,26 @@ class Model:
     Args:
         library: The shared library of a build or bundle. Loading executes its code: check its
             hash first, and load only what comes from a source you trust.
+        input_dtype: Of its input.
+        output_shape: What the result of one input is shaped to, [1, ...]; None leaves the
+            [rows, columns] that kernels store.
 
     Raises:
         BundleRuntimeError: The library cannot be loaded, or is no compiled subnet.
     """
 
-    def __init__(self, library: Path) -> None:
+    def __init__(
+        self,
+        library: Path,
+        input_dtype: str = "float32",
+        output_shape: Sequence[int] | None = None,
+    ) -> None:
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
         self._tensor = tvm.runtime.tensor
+        self.input_dtype = input_dtype
+        self.output_shape = output_shape
         # The dynamic linker knows libraries by path: a private copy is never confused with
         # another library that was loaded from the same place before.
         with tempfile.TemporaryDirectory(prefix="netcarve-") as folder, _without_noise():
@@ -187,12 +202,12 @@ class Model:
                     f"{library}: no library of a compiled subnet: {_first_line(error)}"
                 ) from error
 
-    def tensor(self, x: NDArray[np.float32]) -> Any:
+    def tensor(self, x: NDArray[Any]) -> Any:
         """One input in the runtime's memory, to call `main` with repeatedly."""
-        return self._tensor(np.ascontiguousarray(x, np.float32))
+        return self._tensor(np.ascontiguousarray(x, self.input_dtype))
 
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, classes] float32 of inputs [n, C, H, W] or [n, C] float32."""
+    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Results [n, ...] float32, as logits [n, classes], of inputs [n, ...]."""
         if len(x) == 0:
             raise BundleRuntimeError(f"no inputs: shape {x.shape}")
         try:
@@ -201,6 +216,8 @@ class Model:
             raise BundleRuntimeError(
                 f"the library refuses inputs of shape {x.shape}: {_first_line(error)}"
             ) from error
+        if self.output_shape is not None:
+            rows = [row.reshape(self.output_shape) for row in rows]
         return np.concatenate(rows)
 
 
@@ -218,15 +235,17 @@ def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
     manifest = read_manifest(folder)
     check_hashes(folder, manifest)
     check_cpu(manifest)
-    return Model(folder / manifest["library"]), manifest
+    library = folder / manifest["library"]
+    return Model(library, manifest["input_dtype"], manifest["output_shape"]), manifest
 
 
-def read_input(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Inputs from a .npy file: [n, ...] float32, or one input without its first axis.
+def read_input(path: Path, shape: Sequence[int], dtype: str = "float32") -> NDArray[Any]:
+    """Inputs from a .npy file: [n, ...], or one input without its first axis.
 
     Args:
         path: The file.
         shape: Shape of one input with batch 1: [1, C, H, W].
+        dtype: Of the inputs; integers become float32, but nothing becomes int64.
 
     Raises:
         BundleRuntimeError: The file cannot be read, or its shape or dtype does not fit.
@@ -235,10 +254,11 @@ def read_input(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     shape = list(shape)
     if list(x.shape) == shape[1:]:
         x = x[None]
-    if list(x.shape[1:]) != shape[1:] or x.dtype.kind not in "fiu" or len(x) == 0:
+    kinds = "fiu" if dtype == "float32" else "iu"
+    if list(x.shape[1:]) != shape[1:] or x.dtype.kind not in kinds or len(x) == 0:
         expected = ", ".join(map(str, ["n", *shape[1:]]))
-        raise BundleRuntimeError(f"{path}: {x.dtype} {x.shape}; expected float32 [{expected}]")
-    return x.astype(np.float32)
+        raise BundleRuntimeError(f"{path}: {x.dtype} {x.shape}; expected {dtype} [{expected}]")
+    return x.astype(dtype)
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -285,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model, manifest = load_bundle(options.bundle)
         source = options.input or options.bundle / manifest["sample"]["input"]
-        logits = model(read_input(source, manifest["input_shape"]))
+        logits = model(read_input(source, manifest["input_shape"], manifest["input_dtype"]))
         if options.input is None:
             expected = load_array(options.bundle / manifest["sample"]["output"])
             difference = compare(logits, expected, manifest["output_tolerance"])

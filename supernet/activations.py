@@ -9,7 +9,6 @@ from torch import Tensor
 
 from spaces.layer_spec import Activation
 
-
 _FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.NONE: lambda x: x,
     Activation.RELU: F.relu,

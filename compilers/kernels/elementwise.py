@@ -69,7 +69,7 @@ class Quantize(Kernel):
 
             em.pieces(self.channels, isa.vector_lanes, piece)
 
-        _each_row(em, isa, self.rows, self.channels, row)
+        each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
 
 
@@ -123,13 +123,14 @@ class Dequantize(Kernel):
 
             em.pieces(self.channels, isa.vector_lanes, piece)
 
-        _each_row(em, isa, self.rows, self.channels, row)
+        each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
 
 
-def _each_row(
+def each_row(
     em: Emitter, isa: Isa, rows: int, channels: int, body: Callable[[Index], None]
 ) -> None:
+    """Run `body(row)` for rows of [rows, channels], by several threads where that pays."""
     cycles = rows * channels / isa.vector_lanes * _CYCLES_PER_VECTOR
     chunks = thread_chunks(isa, cycles, rows)
 

@@ -296,6 +296,10 @@ class EpilogueCode:
         value = function(self.em, value, lanes)
         return value * self.factor(_INVERSE, lanes) if tail.output_dtype == "uint8" else value
 
+    def output_steps(self, lanes: int) -> Expr:
+        """Steps of a uint8 output in one real unit."""
+        return self.factor(_INVERSE, lanes)
+
     def _hardswish(self, value: Expr, lanes: int) -> Expr:
         value = self.em.let(value)
         if self.epilogue.output_dtype == "uint8":
@@ -324,6 +328,12 @@ class EpilogueCode:
         if not relu:
             steps = maximum(steps, splat(0, lanes, "int32"))
         return em.let(cast(minimum(steps, splat(255, lanes, "int32")), "uint8", lanes))
+
+    def as_accumulator(self, value: Expr, lanes: int) -> Expr:
+        """float32 in real units -> the units in which `store` expects accumulators."""
+        if self.epilogue.early_steps:
+            return value * self.factor(_INVERSE, lanes)
+        return value
 
     def quantise_real(self, value: Expr, lanes: int) -> Expr:
         """float32 in real units -> uint8."""

@@ -7,10 +7,18 @@ says otherwise. An argument `value` may be any expression; it is evaluated once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from compilers.intrinsics import fused_multiply_add, square_root
-from compilers.kernels.emitter import Emitter, Expr, maximum, minimum, reinterpret, splat
+from compilers.kernels.emitter import (
+    Emitter,
+    Expr,
+    maximum,
+    minimum,
+    reinterpret,
+    shuffle,
+    splat,
+)
 
 # 2^f for |f| <= 1/2, relative error 7.5e-8.
 _EXP2 = (
@@ -121,3 +129,14 @@ def silu(em: Emitter, value: Expr, lanes: int) -> Expr:
 def reciprocal_root(em: Emitter, value: Expr, lanes: int) -> Expr:
     """1 / sqrt(value) for positive values."""
     return em.let(splat(1.0, lanes) / square_root(value, lanes))
+
+
+def reduce_lanes(
+    em: Emitter, vector: Expr, lanes: int, combine: Callable[[Expr, Expr], Expr]
+) -> Expr:
+    """One scalar from all elements of a vector; `lanes` is a power of two."""
+    while lanes > 1:
+        vector, lanes = em.let(vector), lanes // 2
+        halves = [shuffle([vector], range(first, first + lanes)) for first in (0, lanes)]
+        vector = combine(*halves)
+    return em.let(vector)

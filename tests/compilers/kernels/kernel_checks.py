@@ -1,8 +1,9 @@
 """Run in a child process: every template of one ISA against references in float64 and integers.
 
     python kernel_checks.py ISA EVERY
+    python kernel_checks.py ISA threads
 
-EVERY takes each n-th case.
+EVERY takes each n-th case; `threads` compares two threads with one, bit for bit.
 Every case runs with arguments that begin right behind, then with arguments that end right before a
 page without access, so that a read or write beside them kills the process; bytes around the output
 must keep their canary. Prints one JSON object.
@@ -14,7 +15,7 @@ import ctypes
 import json
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
@@ -24,11 +25,13 @@ import torch.nn.functional as F
 
 from compilers.kernel_library import compile_kernel
 from compilers.kernels import (
+    AvgPool,
     Conv,
     Depthwise,
     Dequantize,
     Gemm,
     GlobalPool,
+    MaxPool,
     Quantize,
     SqueezeExcite,
 )
@@ -88,6 +91,7 @@ class Case:
     params: LayerParams
     expected: np.ndarray
     exact: bool = False
+    inputs: tuple[np.ndarray, ...] = ()
 
 
 def real(values: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -120,9 +124,8 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.nda
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def window(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
+def window(x: np.ndarray, weight: np.ndarray, stride: int, groups: int, padding: int) -> np.ndarray:
     """[1, C, H, W] and [O, C / groups, k, k] -> [pixels, O], float64 (exact for integers)."""
-    padding = weight.shape[2] // 2
     y = F.conv2d(
         torch.from_numpy(x.astype(np.float64)),
         torch.from_numpy(weight.astype(np.float64)),
@@ -147,6 +150,7 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
         shape = (kernel.channels, 1, kernel.kernel, kernel.kernel)
         nchw, stride = (1, kernel.channels, kernel.height, kernel.width), kernel.stride
         groups = kernel.channels
+    padding = kernel.border if isinstance(kernel, Conv) else shape[2] // 2
     x = draw(rng, nchw, kernel.input_dtype)
     depth = float(np.prod(shape[1:]))
     residual_dtype = getattr(kernel, "residual", None)
@@ -157,12 +161,13 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
         scale = (rng.uniform(0.5, 1.5, shape[0]) / (5000 * depth**0.5)).astype(np.float32)
         if unit:
             scale = np.ones(shape[0], np.float32)
-        sums = window(x.astype(np.float64) - INPUT.zero_point, weight, stride, groups) + bias
+        real_x = x.astype(np.float64) - INPUT.zero_point
+        sums = window(real_x, weight, stride, groups, padding) + bias
         value = sums * scale.astype(np.float64)
     else:
         weight = (rng.standard_normal(shape) / depth**0.5).astype(np.float32)
         bias, scale = rng.standard_normal(shape[0]).astype(np.float32), None
-        value = window(x, weight, stride, groups) + bias
+        value = window(x, weight, stride, groups, padding) + bias
     last = getattr(kernel, "activation_last", False)
     if not last:
         value = activate(value, kernel.activation)
@@ -216,8 +221,43 @@ def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
     return Case(kernel, x, None, params, expected)
 
 
-def other_case(kernel: GlobalPool | Quantize | Dequantize, rng: np.random.Generator) -> Case:
+def pools() -> Iterator[MaxPool | AvgPool]:
+    """Windows that do and do not overlap, at and beside the border; odd channels."""
+    shapes = (
+        (7, 8, 24, 3, 2, 1),
+        (6, 5, 19, 2, 2, 0),
+        (5, 5, 200, 3, 1, 1),
+        (4, 6, 8, 2, 1, 1),
+        (3, 9, 264, 3, 3, 0),
+        (1, 1, 1, 1, 1, 0),
+    )
+    for shape, dtype in product(shapes, DTYPES):
+        yield MaxPool(*shape, dtype)
+        yield AvgPool(*shape, dtype)
+
+
+def pooled(x: np.ndarray, kernel: MaxPool | AvgPool) -> np.ndarray:
+    """The pool of every window clipped to the image, [pixels, channels]."""
+    image = x.reshape(kernel.height, kernel.width, -1).astype(np.float64)
+    size, step, border = kernel.kernel, kernel.stride, kernel.padding
+    rows, columns = (
+        [slice(max(0, i * step - border), i * step - border + size) for i in range(count)]
+        for count in kernel.output_size
+    )
+    reduce = np.max if isinstance(kernel, MaxPool) else np.mean
+    return np.stack([reduce(image[r, c], axis=(0, 1)) for r in rows for c in columns])
+
+
+def other_case(
+    kernel: GlobalPool | MaxPool | AvgPool | Quantize | Dequantize, rng: np.random.Generator
+) -> Case:
     x = draw(rng, kernel.input_shape, kernel.input_dtype)
+    if isinstance(kernel, MaxPool | AvgPool):
+        expected = pooled(x, kernel)
+        exact = isinstance(kernel, MaxPool) or kernel.dtype == "uint8"
+        if kernel.dtype == "uint8":
+            expected = np.rint(expected)
+        return Case(kernel, x, None, LayerParams(), expected, exact)
     value = real(x, INPUT)
     if isinstance(kernel, GlobalPool):
         value = value.mean(0, keepdims=True)
@@ -330,6 +370,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(4, 17, 16, 72, 5, 1),
         Conv(1, 1, 8, 8, 3, 1),
         Conv(6, 6, 40, 24, 1, 2),
+        Conv(9, 10, 8, 24, 4, 3, padding=0),
+        Conv(5, 8, 8, 20, 2, 1, padding=1),
     ]
     for shape in shapes:
         yield layer_case(shape, rng, unit=False)
@@ -344,11 +386,15 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield large_bias_case(kernel, rng)
     for channels in (1, 3):
         yield layer_case(Conv(23, 20, channels, 40, 3, 2, "nchw"), rng, unit=False)
+        yield layer_case(Conv(12, 17, channels, 24, 4, 4, "nchw", padding=0), rng, unit=False)
+    yield layer_case(Conv(15, 14, 3, 16, 7, 2, "nchw"), rng, unit=False)
     for (pixels, channels, hidden), source, output in product(
         ((36, 72, 24), (1, 8, 8), (50, 200, 56)), DTYPES, DTYPES
     ):
         yield excite_case(SqueezeExcite(pixels, channels, hidden, source, output), rng)
         yield other_case(GlobalPool(pixels, channels, source, output), rng)
+    for kernel in pools():
+        yield other_case(kernel, rng)
     for rows, channels in ((37, 24), (1, 10), (3, 5), (2, 9), (4, 11)):
         yield other_case(Quantize(rows, channels), rng)
         yield other_case(Dequantize(rows, channels), rng)
@@ -361,7 +407,7 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     kernel = case.kernel
     function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
     arrays = [case.x, *([] if case.residual is None else [case.residual])]
-    arrays += kernel.constants(isa, case.params)
+    arrays += [*case.inputs, *kernel.constants(isa, case.params)]
     wrong: list[str] = []
     for at_end in (False, True):
         output = Guarded(np.full(kernel.output_shape, 77, kernel.output_dtype), at_end)
@@ -375,11 +421,10 @@ def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:
     return output.array, wrong
 
 
-def check(isa: Isa, every: int) -> dict[str, object]:
-    rng = np.random.default_rng(7)
+def check(isa: Isa, chosen: Iterable[Case]) -> dict[str, object]:
     failures: list[str] = []
     elements = differing = count = 0
-    for case in islice(cases(rng), 0, None, every):
+    for case in chosen:
         count += 1
         found, wrong = run(case, isa)
         difference = np.abs(found.astype(np.float64) - case.expected)
@@ -396,5 +441,59 @@ def check(isa: Isa, every: int) -> dict[str, object]:
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 
+def large_kernels() -> Iterator[Kernel]:
+    """One or more of each template, with enough work for two threads."""
+    for dtype in DTYPES:
+        tail = (dtype, RELU, None, dtype)
+        yield Gemm(197, 128, 200, *tail)
+        yield Gemm(1, 4096, 1032, *tail)
+        yield Conv(15, 13, 64, 72, 3, 1, "nhwc", *tail)
+        yield Conv(7, 4, 128, 256, 3, 1, "nhwc", *tail)
+        for kernel, stride in ((3, 1), (5, 2), (7, 1)):
+            yield Depthwise(57, 50, 72, kernel, stride, dtype, HARDSWISH, dtype)
+        yield SqueezeExcite(2500, 88, 24, dtype, dtype)
+        yield GlobalPool(3000, 200, dtype, dtype)
+        yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
+        yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
+    yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Quantize(1001, 130)
+    yield Dequantize(1001, 130)
+
+
+def compare_threads(case: Case, isa: Isa) -> list[str]:
+    """What is wrong with the kernel on two threads."""
+    two = isa.with_threads(2)
+    serial, wrong = run(case, isa)
+    parallel, more = run(case, two)
+    if not np.array_equal(serial, parallel):
+        more.append("two threads give other bits")
+    if "T.parallel(2)" not in case.kernel.prim_func(two).script():
+        more.append("is not divided")
+    return wrong + more
+
+
+def check_threads(isa: Isa) -> dict[str, object]:
+    """Which kernels give other bits with two threads, or are not divided at all."""
+    rng = np.random.default_rng(7)
+    failures: list[str] = []
+    count = 0
+    for kernel in large_kernels():
+        count += 1
+        if isinstance(kernel, Gemm | Conv | Depthwise):
+            case = layer_case(kernel, rng, unit=False)
+        elif isinstance(kernel, SqueezeExcite):
+            case = excite_case(kernel, rng)
+        else:
+            case = other_case(kernel, rng)
+        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
+    return {"cases": count, "failures": failures}
+
+
 if __name__ == "__main__":
-    print(json.dumps(check(ISAS[sys.argv[1]], int(sys.argv[2]))))
+    isa = ISAS[sys.argv[1]]
+    if sys.argv[2] == "threads":
+        result = check_threads(isa)
+    else:
+        every_case = cases(np.random.default_rng(7))
+        result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))
+    print(json.dumps(result))

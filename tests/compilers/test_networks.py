@@ -1,0 +1,82 @@
+"""Networks of five families: traced, fused, compiled, and compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from compilers.build import build_library
+from compilers.compiler_commands import check_layers
+from compilers.frontend import trace
+from compilers.fusion import fuse
+from compilers.kernel_library import KernelLibrary
+from compilers.reference import constants, evaluate
+from compilers.runtime import Model
+from compilers.targets import resolve_isa
+from tests.compilers.networks import NETWORKS
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def network(request):
+    """Name, module, graph and kernel calls of one network."""
+    chosen = NETWORKS[request.param]
+    module = chosen.module()
+    graph = trace(module, chosen.input_shape, chosen.input_dtype)
+    return request.param, module, graph, fuse(graph)
+
+
+def test_the_graph_computes_what_the_module_computes(network):
+    name, module, graph, calls = network
+    x = NETWORKS[name].sample()
+    values = {**constants(graph), graph.input: x}
+    for op in graph.ops:
+        values[op.name] = evaluate(op, *(values[name] for name in op.inputs))
+        assert values[op.name].shape == op.shape
+    expected = module(x)
+    torch.testing.assert_close(values[graph.output], expected, rtol=1e-5, atol=1e-5)
+    assert calls.output_shape == expected.shape
+
+
+def test_what_follows_a_layer_is_part_of_its_kernel(network):
+    name, _, _, calls = network
+    kinds = Counter(type(call.kernel).__name__ for call in calls.calls)
+    expected = {
+        "mobilenet": {"Conv": 1, "Gemm": 6, "Depthwise": 2, "SqueezeExcite": 2, "GlobalPool": 1},
+        "resnet": {"Conv": 6, "MaxPool": 1, "GlobalPool": 1, "Gemm": 1},
+        # The patches and the class token are copied; positions are added behind the class token.
+        "vit": {"Copy": 2, "Gemm": 12, "Concat": 1, "Binary": 1, "Norm": 5, "Attention": 2},
+        # The values' columns are copied for their convolution.
+        "hybrid": {
+            "Conv": 1, "Gemm": 9, "Depthwise": 3, "SqueezeExcite": 1, "Copy": 2, "Attention": 2,
+            "Unary": 2, "Norm": 2, "GlobalPool": 1,
+        },
+        "llama": {"Embedding": 1, "Norm": 7, "Gemm": 22, "Attention": 3},
+    }  # fmt: skip
+    expected["hybrid_map"] = {**expected["hybrid"], "Gemm": 10}
+    assert kinds == expected[name]
+    if name == "llama":
+        gated = [
+            call.kernel for call in calls.calls if getattr(call.kernel, "combine", "") == "multiply"
+        ]
+        assert [kernel.activation for kernel in gated] == ["silu"] * 3
+        heads = [call.kernel for call in calls.calls if type(call.kernel).__name__ == "Attention"]
+        assert {(k.heads, k.kv_heads, k.rope, k.causal) for k in heads} == {(4, 2, True, True)}
+    if name == "resnet":
+        last = [call.kernel.activation_last for call in calls.calls[-4:-2]]
+        assert last == [False, True]
+
+
+@pytest.mark.slow
+def test_the_binary_computes_what_the_module_computes(network, cache, tmp_path):
+    name, module, graph, calls = network
+    isa, kernels = resolve_isa("native"), KernelLibrary(cache / "kernels")
+    watched = [call.output for call in calls.calls]
+    build_library(calls, isa, kernels, tmp_path / "library.so", watched)
+    x, expected = NETWORKS[name].sample(), module(NETWORKS[name].sample()).numpy()
+    model = Model(tmp_path / "library.so", calls.input_dtype)
+    found = model.main(model.tensor(x.numpy()))[0].numpy().reshape(calls.output_shape)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    check_layers(model, graph, watched, x.numpy(), found)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from compilers.errors import KernelError
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants
+from compilers.kernels.packing import checked, pad_channels
 from compilers.kernels.tiling import out_size
+from compilers.kernels.winograd import WinogradCode, saves_products, transform_weight
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -140,10 +144,19 @@ class Conv(Kernel):
                 weight = weight.transpose(0, 2, 3, 1)
             weight = weight.reshape(self.out_channels, -1)
         depth = self.kernel**2 * self.in_channels
+        if saves_products(self):
+            fold = self.epilogue.fold(params)
+            weight = checked("weight", params.weight, shape, np.float32) * fold
+            bias = checked("bias", params.bias, shape[:1], np.float32) * fold
+            lanes = isa.vector_lanes
+            packed = transform_weight(weight, lanes)
+            return packed, pad_channels(bias, lanes), *self.epilogue.scalars(params)
         return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""
+        if saves_products(self):
+            return WinogradCode(self, isa).build()
         if self.input_dtype == "float32" and self.input_layout == "nhwc":
             return ClippedCode(self, isa).build()
         return BorderedCode(self, isa).build()

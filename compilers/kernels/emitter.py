@@ -102,14 +102,20 @@ class Emitter:
         The loops stand one behind the other; all their iterations together are divided evenly,
         and those of one chunk are consecutive.
         """
-        if chunks == 1:
-            return [(0, count) for count in counts]
         start, size = self.share(sum(counts), chunk, chunks)
+        return self.clip(start, size, counts)
+
+    def clip(self, start: Index, size: Index, counts: Sequence[int]) -> list[tuple[Index, Index]]:
+        """(first, count) of each of several loops, of iterations `start .. start + size` of all.
+
+        The loops stand one behind the other.
+        """
         found = []
+        end = start + size
         for count in counts:
-            first = self.let(tirx.min(tirx.max(start, 0), count))
-            found.append((first, self.let(tirx.min(tirx.max(start + size, 0), count) - first)))
-            start = start - count
+            first = self.let(minimum(maximum(start, 0), count))
+            found.append((first, self.let(minimum(maximum(end, 0), count) - first)))
+            start, end = start - count, end - count
         return found
 
     def _loop(self, start: Index, extent: Index, kind: Any, body: Callable[[Index], None]) -> None:

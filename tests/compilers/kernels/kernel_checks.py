@@ -372,6 +372,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(6, 6, 40, 24, 1, 2),
         Conv(9, 10, 8, 24, 4, 3, padding=0),
         Conv(5, 8, 8, 20, 2, 1, padding=1),
+        Conv(12, 13, 40, 72, 3, 1),
+        Conv(6, 7, 32, 40, 3, 1, padding=0),
     ]
     for shape in shapes:
         yield layer_case(shape, rng, unit=False)
@@ -456,6 +458,8 @@ def large_kernels() -> Iterator[Kernel]:
         yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
         yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
     yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Conv(61, 60, 32, 40, 3, 1)
+    yield Conv(13, 13, 64, 136, 3, 1)
     yield Quantize(1001, 130)
     yield Dequantize(1001, 130)
 

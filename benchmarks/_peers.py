@@ -129,7 +129,7 @@ def geomean(values: Sequence[float]) -> float:
 def _compiled(call: Call, x: Any, _threads: int) -> Callable[[], object]:
     from compilers.runtime import Model
 
-    model = Model(Path(call.file))
+    model = Model(Path(call.file), str(x.dtype))
     tensor, main = model.tensor(x), model.main
     return lambda: main(tensor)
 

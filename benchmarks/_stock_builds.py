@@ -104,8 +104,8 @@ def compile_library(name: str, form: str, path: Path) -> None:
     with torch.inference_mode():
         expected = module(x).numpy()
     allowed = INTEGER_TOLERANCE if form == "int8" else FLOAT_TOLERANCE
-    found = Model(path)(x.numpy()).reshape(expected.shape)
-    difference = compare(found, expected, allowed, f"{name} {form}")
+    model = Model(path, str(x.numpy().dtype), expected.shape)
+    difference = compare(model(x.numpy()), expected, allowed, f"{name} {form}")
     print(
         f"built {name} {form}: {len(graph.calls)} kernels, {seconds:.1f} s, "
         f"differs {difference:.0e}",

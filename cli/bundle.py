@@ -58,26 +58,41 @@ def verify(
     measure: Annotated[
         bool, typer.Option(help="Measure the latency on this machine again.")
     ] = True,
+    signature: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A signature of the manifest, to be checked first."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Public key of the signer, such as id_ed25519.pub."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Check a bundle's hashes, then its outputs, then measure it while nothing else runs here."""
+    from compilers.signature import Signature
     from search.bundles import verify
 
+    if (signature is None) != (key is None):
+        given, missing = ("--key", "--signature") if signature is None else ("--signature", "--key")
+        raise typer.BadParameter(f"needs {missing}", param_hint=given)
+    signed = Signature(signature, key) if signature is not None and key is not None else None
     with progress(quiet) as report:
-        found = verify(bundle, measure, report)
+        found = verify(bundle, measure, report, signed)
     latency = found.measurement
     if json:
         print_json(
             {
                 "bundle": str(bundle),
+                "signed": signed is not None,
                 "files": found.files,
                 "difference": found.difference,
                 "measurement": None if latency is None else latency.to_json(),
             }
         )
         return
-    pairs = [
+    pairs = [("signature", f"by the owner of {key}")] if signed is not None else []
+    pairs += [
         ("hashes", f"{found.files} files match"),
         ("outputs", f"match, largest difference {found.difference:.1e} of the largest logit"),
     ]
@@ -100,14 +115,26 @@ def native(
         ),
     ] = None,
     compiler: Annotated[
-        str, typer.Option(metavar="CXX", help="A C++17 compiler, by name or path.")
-    ] = "g++",
+        str | None,
+        typer.Option(
+            metavar="CXX",
+            help="A C++17 compiler for the bundle's architecture, by name or path. Default: GCC.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of TVM's unpacked wheels for the bundle's architecture, if it is not "
+            "this machine's.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check a bundle's hashes, then build an executable that needs no Python."""
     from compilers.native import build_native
 
-    executable = build_native(folder, output, compiler)
+    executable = build_native(folder, output, compiler, runtime)
     size = sum(file.stat().st_size for file in executable.parent.iterdir())
     if json:
         print_json({"executable": str(executable), "bytes": size})

@@ -24,14 +24,15 @@ def add(
         str,
         typer.Option(
             metavar="KIND",
-            help="Kind of device: local_cpu, this machine's; tvm_rpc, behind a TVM RPC server.",
+            help="Kind of device: local_cpu, this machine's; tvm_rpc, behind a TVM RPC server; "
+            "emulated_aarch64, an ARM processor under qemu.",
         ),
     ] = "local_cpu",
     isa: Annotated[
         str,
         typer.Option(
             metavar="ISA",
-            help="Instruction set: avx512_vnni, avx512, avx2, or native for the best one here.",
+            help="Instruction set: avx512_vnni, avx512, avx2, neon_dot, or native for the best.",
         ),
     ] = "native",
     threads: Annotated[int, typer.Option(metavar="N", help="Threads that one inference uses.")] = 1,

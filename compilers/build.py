@@ -7,7 +7,6 @@ a deterministic function of the subnet and the versions: no build id, no paths, 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from compilers.built import KernelRecord
 from compilers.errors import BuildError
 from compilers.kernel_calls import KernelGraph
 from compilers.kernel_library import KernelLibrary
+from compilers.toolchain import find_tool
 
 if TYPE_CHECKING:
     from compilers.targets import Isa
@@ -66,7 +66,10 @@ def build_library(
     executable = _compile(_relax_module(graph, isa, watch), isa)
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
-            str(path), fcompile=link, addons=list(map(str, objects)), workspace_dir=folder
+            str(path),
+            fcompile=_linker(isa),
+            addons=list(map(str, objects)),
+            workspace_dir=folder,
         )
 
 
@@ -132,27 +135,33 @@ def _compile(module: Any, isa: Isa) -> Any:
     return tvm.compile(module, target=isa.tvm_target(), relax_pipeline=pipeline)
 
 
-def link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+def link(output: str, objects: Sequence[str], isa: Isa) -> None:
     """Link with binutils alone where possible: kernels need no C or C++ runtime.
 
     Args:
         output: The shared library.
         objects: Object files.
+        isa: Instruction set of their code.
 
     Raises:
         BuildError: No linker was found, or it failed.
     """
-    found = next((name for name in LINKERS if shutil.which(name)), None)
-    if found is None:
-        raise BuildError(f"no linker found; install one of: {', '.join(LINKERS)}")
+    found, path = find_tool(isa.architecture, "linker", LINKERS)
     if found == "ld":
-        command = ["ld", "-shared", "-s", "--build-id=none", "-o", output, *objects]
+        command = [path, "-shared", "-s", "--build-id=none", "-o", output, *objects]
     else:
-        command = [found, "-shared", "-nostdlib", "-s", "-Wl,--build-id=none", "-o", output]
+        command = [path, "-shared", "-nostdlib", "-s", "-Wl,--build-id=none", "-o", output]
         command += objects
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BuildError(f"{found} failed with status {done.returncode}: {done.stderr[-500:]}")
+        raise BuildError(f"{path} failed with status {done.returncode}: {done.stderr[-500:]}")
 
 
-link.object_format = "o"  # type: ignore[attr-defined]
+def _linker(isa: Isa) -> Any:
+    """`link` as TVM calls it."""
+
+    def link_objects(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+        link(output, objects, isa)
+
+    link_objects.object_format = "o"  # type: ignore[attr-defined]
+    return link_objects

@@ -13,12 +13,13 @@ from spaces.layer_spec import LayerSpec
 
 BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
+ONNX_FILE = "model.onnx"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
 CONVERSIONS = ("Quantize", "Dequantize")
 """Templates that convert a tensor between two layers and execute none."""
 
-_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
+_PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy", "onnxruntime")
 
 
 def package_version(package: str) -> str | None:
@@ -64,6 +65,7 @@ class Build:
         folder: Where it lies.
         specs: The subnet's layers.
         isa: Instruction set of the library.
+        threads: Threads that its kernels divide their work over.
         cpu_flags: Processor flags that the library needs.
         input_shape: [1, C, H, W].
         input_dtype: `float32`, or `int64` for tokens.
@@ -80,6 +82,7 @@ class Build:
     folder: Path
     specs: tuple[LayerSpec, ...]
     isa: str
+    threads: int
     cpu_flags: tuple[str, ...]
     input_shape: tuple[int, ...]
     input_dtype: str

@@ -33,6 +33,7 @@ import compilers.runtime as bundle_runtime
 from compilers.built import (
     INPUT_FILE,
     LIBRARY_FILE,
+    ONNX_FILE,
     OUTPUT_FILE,
     Build,
     KernelRecord,
@@ -42,6 +43,7 @@ from compilers.check import compare
 from compilers.errors import BundleError, CompilerError
 from compilers.measurement import Measurement
 from compilers.runtime import FORMAT, MANIFEST, BundleRuntimeError
+from compilers.signature import Signature
 from spaces.archive import Limits, pack_folder, unpack_folder
 from spaces.cost import cost
 from spaces.errors import ArchiveError, NetcarveError
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 
 _COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE)
 RUNNER_SCRIPT = "build_runner.sh"
-RUNNER_FILES = (RUNNER_SCRIPT, "bundle.h", "model.h", "npy.h", "runner.cc")
+RUNNER_FILES = (RUNNER_SCRIPT, "bundle.h", "model.h", "npy.h", "runner.cc", "threads.h")
 """Sources of the native runner, as they lie in every bundle and in the folder `runner`."""
 
 OUTPUT_TOLERANCE = 1e-4
@@ -120,9 +122,15 @@ def write_bundle(
         The folder.
 
     Raises:
+        BundleError: The device's builds hold no library.
         MismatchError: The ONNX twin's outputs differ from the module's.
         CompilerError: The ONNX export failed.
     """
+    if not device.deploys:
+        raise BundleError(
+            f"device {device.config.name}: the kind {device.config.kind!r} runs no compiled "
+            "library, so there is nothing to deploy"
+        )
     target = Path(path)
     packed_path = target.with_name(target.name + ".tar.gz")
     with atomic_directory(target) as folder:
@@ -132,7 +140,7 @@ def write_bundle(
         for name in RUNNER_FILES:
             shutil.copyfile(Path(__file__).parent / "runner" / name, folder / name)
         np.save(folder / OUTPUT_FILE, device.run(build, np.load(build.folder / INPUT_FILE)))
-        onnx_difference = device.export_onnx(build, folder / "model.onnx")
+        onnx_difference = device.export_onnx(build, folder / ONNX_FILE)
         manifest = _manifest(build, device, info)
         manifest["onnx_difference"] = onnx_difference
         manifest["files"] = {
@@ -164,6 +172,7 @@ def _manifest(build: Build, device: Device, info: BundleInfo) -> dict[str, Any]:
         "tolerance": build.tolerance,
         "difference": build.difference,
         "isa": build.isa,
+        "threads": build.threads,
         "cpu_flags": list(build.cpu_flags),
         "device": device.config.model_dump(),
         "hardware": build.hardware,
@@ -233,6 +242,7 @@ def load_bundle(path: str | Path) -> Build:
             folder=Path(path),
             specs=tuple(map(LayerSpec.from_json, manifest["layers"])),
             isa=manifest["isa"],
+            threads=manifest["threads"],
             cpu_flags=tuple(manifest["cpu_flags"]),
             input_shape=tuple(manifest["input_shape"]),
             input_dtype=manifest["input_dtype"],
@@ -255,21 +265,26 @@ def verify_bundle(
     device: Device | None = None,
     measure: bool = True,
     measuring: AbstractContextManager[object] | None = None,
+    signature: Signature | None = None,
 ) -> Verification:
-    """Check a bundle: hashes first, then the processor, outputs, and the latency here.
+    """Check a bundle: its signature and hashes, then the processor, outputs, and the latency here.
 
     Args:
         path: Folder or .tar.gz.
         device: Where to run it; this CPU with the bundle's ISA when None.
         measure: Whether to measure again.
         measuring: Entered while it measures, for example a lock that keeps other work away.
+        signature: Must be a signature of the manifest, which is checked before it is read.
 
     Raises:
-        BundleError: A file is missing, corrupt, or not for this processor; or outputs differ.
+        BundleError: The signature is not that of the key; a file is missing, corrupt, or not for
+            this processor; or outputs differ.
     """
     from compilers.devices import DeviceConfig, LocalCpu
 
     with opened(path) as folder, contextlib.ExitStack() as stack:
+        if signature is not None:
+            signature.check(folder / MANIFEST)
         build = load_bundle(folder)
         manifest = bundle_runtime.read_manifest(folder)
         try:
@@ -278,7 +293,7 @@ def verify_bundle(
             x = bundle_runtime.read_input(sample, build.input_shape, build.input_dtype)
             expected = bundle_runtime.load_array(folder / manifest["sample"]["output"])
             if device is None:
-                config = DeviceConfig(name="this-cpu", isa=build.isa)
+                config = DeviceConfig(name="this-cpu", isa=build.isa, threads=build.threads)
                 device = stack.enter_context(LocalCpu(config))
             difference = compare(device.run(build, x), expected, OUTPUT_TOLERANCE)
             measured = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from compilers.build import build_library, kernel_records
 from compilers.built import INPUT_FILE, LIBRARY_FILE, OUTPUT_FILE
 from compilers.check import LayerCheck, compare, tolerance
+from compilers.emulation.layers import stored_tensors
+from compilers.emulation.qemu import Emulator
+from compilers.emulation.runner import EmulatedRunner
 from compilers.errors import MismatchError
 from compilers.frontend import trace
 from compilers.fusion import fuse
@@ -25,12 +28,16 @@ from compilers.onnx_export import check_onnx, export_onnx
 from compilers.peaks import measure_roofline
 from compilers.probe import probe, write_trials
 from compilers.runtime import Model
-from compilers.targets import resolve_isa
+from compilers.targets import Isa, find_isa, resolve_isa
+from compilers.tvm_runtime import find_runtime
 from spaces.layer_spec import Operator
 from supernet.extract import Subnet, load_subnet
 
 CHECKED = 4
 """Sample inputs whose every stored tensor is compared after a build."""
+
+Stored = tuple[NDArray[np.generic], Mapping[str, NDArray[np.generic]]]
+"""The output of one inference [1, classes], and by name every tensor that it stored."""
 
 ONNX_INPUTS = 16
 """Random inputs that check an ONNX twin beside the sample inputs."""
@@ -40,11 +47,12 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the subnet saved in a folder, and check the binary against the module.
 
     Arguments: `folder` (with the subnet and `input.npy`; receives `library.so` and the module's
-    `output.npy`), `isa`, `kernels` (folder of the kernel library).
+    `output.npy`), `isa`, `threads`, `kernels` (folder of the kernel library). With `emulation`
+    (`cache`, `runtime`; see `Emulator` and `find_runtime`) an emulated CPU executes the binary.
     """
     start = time.perf_counter()
     folder = Path(arguments["folder"])
-    isa = resolve_isa(arguments["isa"])
+    isa = _isa(arguments)
     x = np.load(folder / INPUT_FILE, allow_pickle=False)
     subnet, graph = _traced(folder, x.shape[1:])
     calls = fuse(graph)
@@ -58,15 +66,24 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
         expected = subnet(torch.from_numpy(x)).numpy()
     np.save(folder / OUTPUT_FILE, expected)
     allowed = tolerance(subnet.specs)
-    logits = Model(folder / LIBRARY_FILE)(x)
-    difference = compare(logits, expected, allowed)
-    watched = [call.output for call in calls.calls]
-    with tempfile.TemporaryDirectory(prefix="netcarve-check-") as scratch:
-        build_library(calls, isa, kernels, Path(scratch) / LIBRARY_FILE, watched)
-        model = Model(Path(scratch) / LIBRARY_FILE)
-    check_layers(model, graph, watched, x[:CHECKED], logits)
+    if emulation := arguments.get("emulation"):
+        emulator = Emulator(isa, Path(emulation["cache"]))
+        runtime = find_runtime(isa.architecture, emulation["runtime"])
+        logits = EmulatedRunner(emulator, runtime)(folder / LIBRARY_FILE, x)
+        difference = compare(logits, expected, allowed)
+        stored = stored_tensors(emulator, calls, kernels, x[:CHECKED])
+        check_stored(graph, ((one[calls.output], one) for one in stored), x, logits)
+    else:
+        logits = Model(folder / LIBRARY_FILE)(x)
+        difference = compare(logits, expected, allowed)
+        watched = [call.output for call in calls.calls]
+        with tempfile.TemporaryDirectory(prefix="netcarve-check-") as scratch:
+            build_library(calls, isa, kernels, Path(scratch) / LIBRARY_FILE, watched)
+            model = Model(Path(scratch) / LIBRARY_FILE)
+        check_layers(model, graph, watched, x[:CHECKED], logits)
     return {
         "isa": isa.name,
+        "threads": isa.threads,
         "cpu_flags": sorted(isa.cpu_flags),
         "input_shape": list(graph.input_shape),
         "input_dtype": graph.input_dtype,
@@ -92,12 +109,28 @@ def check_layers(
         MismatchError: A kernel differs from the module, or the logits from the library without
             `watched`, which calls the same kernels.
     """
+
+    def stored() -> Iterator[Stored]:
+        for i in range(len(x)):
+            output, *tensors = (t.numpy() for t in model.main(model.tensor(x[i : i + 1])))
+            yield output, dict(zip(watched, tensors, strict=True))
+
+    return check_stored(graph, stored(), x, logits)
+
+
+def check_stored(
+    graph: Graph, stored: Iterable[Stored], x: NDArray[np.float32], logits: NDArray[np.float32]
+) -> LayerCheck:
+    """Check the logits and every tensor that kernels stored, one input after the other.
+
+    Raises:
+        MismatchError: As `check_layers`.
+    """
     check = LayerCheck(graph)
-    for i in range(len(x)):
-        output, *tensors = (t.numpy() for t in model.main(model.tensor(x[i : i + 1])))
+    for i, (output, tensors) in enumerate(stored):
         if not np.array_equal(output.ravel(), logits[i].ravel()):
             raise MismatchError("the same kernels gave different logits in two libraries")
-        check(x[i : i + 1], dict(zip(watched, tensors, strict=True)))
+        check(x[i : i + 1], tensors)
     return check
 
 
@@ -121,20 +154,26 @@ def _traced(folder: Path, shape: tuple[int, ...]) -> tuple[Subnet, Graph]:
 
 
 def probe_kernels(arguments: Mapping[str, Any]) -> None:
-    """Run the kernels of one `operator` in one `scheme` on `isa`; an error if they are wrong."""
-    probe(Operator(arguments["operator"]), arguments["scheme"], resolve_isa(arguments["isa"]))
+    """Run the kernels of one `operator` in one `scheme` on `isa` with `threads`; an error if they
+    are wrong."""
+    probe(Operator(arguments["operator"]), arguments["scheme"], _isa(arguments))
 
 
 def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Write the kernels of one `operator` in one `scheme` for `isa` to `folder`, to be run
-    elsewhere; compiled ones are kept in `kernels`."""
+    """Write the kernels of one `operator` in one `scheme` for `isa` with `threads` to `folder`, to
+    be run elsewhere; compiled ones are kept in `kernels`."""
     return write_trials(
         Operator(arguments["operator"]),
         arguments["scheme"],
-        resolve_isa(arguments["isa"]),
+        _isa(arguments),
         KernelLibrary(Path(arguments["kernels"])),
         Path(arguments["folder"]),
     )
+
+
+def _isa(arguments: Mapping[str, Any]) -> Isa:
+    find = find_isa if "emulation" in arguments else resolve_isa
+    return find(arguments["isa"]).with_threads(arguments["threads"])
 
 
 def roofline(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,15 @@ def _intrinsic(result: str, name: str, *arguments: Any) -> Any:
     return tirx.call_llvm_pure_intrin(result, name, *arguments)
 
 
+def _vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def _splat(value: int, dtype: str, lanes: int) -> Any:
+    scalar = tirx.const(value, dtype)
+    return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
 _LARGE = 2.0**30
 
 
@@ -48,44 +57,56 @@ _PACKS = {
     16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
     8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
 }
+_NEON_LANES = 4
 
 
 def pack_to_uint8(vectors: Sequence[Any], zero_point: Any, lanes: int, *, relu: bool) -> Any:
     """clamp(vector + zero_point, 0, 255) of four int32 vectors, one after the other.
 
-    Half the instructions of four single conversions. The packs work inside 128-bit pieces, so
-    that one permutation of 32-bit groups must restore the order.
+    Half the instructions of four single conversions. The packs of x86 work inside 128-bit pieces,
+    so that one permutation of 32-bit groups must restore the order.
 
     Args:
         vectors: four int32 vectors of `lanes`.
         zero_point: int32 scalar in 0..255.
-        lanes: 16 (AVX-512) or 8 (AVX2).
+        lanes: 16 (AVX-512), 8 (AVX2) or 4 (NEON).
         relu: clamp at the zero point instead of at 0.
     """
-    words, bytes_ = _PACKS[lanes]
     short = f"int16x{2 * lanes}"
     zero = tirx.Broadcast(tirx.Cast("int16", zero_point), 2 * lanes)
 
     def pair(a: Any, b: Any) -> Any:
-        packed = _intrinsic(short, words, a, b)
+        if lanes == _NEON_LANES:
+            packed = _narrowed("sqxtn", "int16", (a, b), lanes)
+        else:
+            packed = _intrinsic(short, _PACKS[lanes][0], a, b)
         if relu:
             packed = tirx.max(packed, tirx.Broadcast(tirx.const(0, "int16"), 2 * lanes))
         return _intrinsic(short, "llvm.sadd.sat", packed, zero)
 
     a, b, c, d = vectors
-    packed = _intrinsic(f"int8x{4 * lanes}", bytes_, pair(a, b), pair(c, d))
+    if lanes == _NEON_LANES:
+        packed = _narrowed("sqxtun", "int8", (pair(a, b), pair(c, d)), 2 * lanes)
+        return tirx.reinterpret(f"uint8x{4 * lanes}", packed)
+    packed = _intrinsic(f"int8x{4 * lanes}", _PACKS[lanes][1], pair(a, b), pair(c, d))
     groups = tirx.reinterpret(f"int32x{lanes}", packed)
     order = [4 * piece + vector for vector in range(4) for piece in range(lanes // 4)]
     return tirx.reinterpret(f"uint8x{4 * lanes}", tirx.Shuffle([groups], order))
+
+
+def _narrowed(name: str, dtype: str, vectors: Sequence[Any], lanes: int) -> Any:
+    """The concatenation of NEON vectors of `lanes`, saturated to elements of half the size."""
+    halves = [_intrinsic(f"{dtype}x{lanes}", f"llvm.aarch64.neon.{name}", v) for v in vectors]
+    return tirx.Shuffle(halves, list(range(len(vectors) * lanes)))
 
 
 _PERMUTED_PIXELS = 4
 
 
 def interleave_pixels(pixels: Any, lanes: int) -> Any:
-    """uint8 [4 pixels, lanes channels] -> int32 [lanes], the four pixels of a channel together.
+    """Bytes [4 pixels, lanes channels] -> int32 [lanes], the four pixels of a channel together.
 
-    AVX-512 VBMI permutes the 64 bytes in one instruction.
+    AVX-512 VBMI permutes the 64 bytes in one instruction, NEON 16 by `tbl`.
     """
     order = [p * lanes + c for c in range(lanes) for p in range(_PERMUTED_PIXELS)]
     return tirx.reinterpret(f"int32x{lanes}", tirx.Shuffle([pixels], order))
@@ -99,13 +120,21 @@ class IntegerDot(ABC):
 
     Attributes:
         group: reduction steps (input channels) per instruction and lane.
+        instructions: vector instructions per step.
         activation_dtype: element type in which activations must lie in memory.
+        offset: what `convert` subtracts from activations; the accumulator's start makes up for it.
         weight_dtype: element type of the packed weights.
     """
 
     group: ClassVar[int]
+    instructions: ClassVar[float] = 1.0
     activation_dtype: ClassVar[str]
+    offset: ClassVar[int] = 0
     weight_dtype: ClassVar[str]
+
+    def convert(self, values: Any, lanes: int) -> Any:
+        """uint8 activations -> `activation_dtype`, less `offset`."""
+        return tirx.Cast(_vector(self.activation_dtype, lanes), values)
 
     @abstractmethod
     def accumulate(self, accumulator: Any, activations: Any, weights: Any, lanes: int) -> Any:
@@ -113,7 +142,7 @@ class IntegerDot(ABC):
 
         Args:
             accumulator: int32 vector of `lanes`.
-            activations: int32 vector of `lanes`, each the bits of `group` activations.
+            activations: int32 vector of `lanes`, each the bits of `group` converted activations.
             weights: vector of `lanes * group` weights.
             lanes: output channels.
         """
@@ -145,6 +174,7 @@ class WidenedDot(IntegerDot):
     """
 
     group = 2
+    instructions = 2.0
     activation_dtype = "int16"
     weight_dtype = "int16"
     _names: ClassVar[dict[int, str]] = {
@@ -158,6 +188,45 @@ class WidenedDot(IntegerDot):
         return accumulator + _intrinsic(f"int32x{lanes}", self._names[lanes], pairs, weights)
 
 
+class Sdot(IntegerDot):
+    """ARM v8.2: four s8 x s8 products added to a 32-bit lane.
+
+    usdot, which takes u8 activations, came with the later i8mm extension. An activation less 128
+    fits s8, and is its own bits with the highest one flipped.
+    """
+
+    group = 4
+    activation_dtype = "int8"
+    offset = 128
+    weight_dtype = "int8"
+
+    def convert(self, values: Any, lanes: int) -> Any:
+        """See `IntegerDot.convert`."""
+        if lanes % 4:
+            return tirx.reinterpret(_vector("int8", lanes), values ^ _splat(0x80, "uint8", lanes))
+        # Four bytes are no vector that NEON has.
+        words = tirx.reinterpret(_vector("uint32", lanes // 4), values)
+        words = words ^ _splat(0x80808080, "uint32", lanes // 4)
+        return tirx.reinterpret(_vector("int8", lanes), words)
+
+    def accumulate(self, accumulator: Any, activations: Any, weights: Any, lanes: int) -> Any:
+        """See `IntegerDot.accumulate`."""
+        return _intrinsic(
+            f"int32x{lanes}",
+            "llvm.aarch64.neon.sdot",
+            accumulator,
+            tirx.reinterpret(f"int8x{4 * lanes}", activations),
+            weights,
+        )
+
+
+_DOTS: dict[str, type[Vpdpbusd] | type[WidenedDot] | type[Sdot]] = {
+    "vpdpbusd": Vpdpbusd,
+    "widen": WidenedDot,
+    "sdot": Sdot,
+}
+
+
 def integer_dot(isa: Isa) -> IntegerDot:
     """The exact integer dot product of an instruction set."""
-    return Vpdpbusd() if isa.int8_dot == "vpdpbusd" else WidenedDot()
+    return _DOTS[isa.int8_dot]()

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
-Role = Literal["compiler", "runtime", "rpc"]
+Role = Literal["compiler", "runtime", "rpc", "peer"]
 _ROOT = Path(__file__).resolve().parent.parent
 _TAIL = 1500
 _NOISE = "Warning: Scope "
@@ -48,9 +48,10 @@ class Worker:
 
     Args:
         role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime, and
-            `rpc` the same, to have a server run binaries.
+            `rpc` the same, to have a server run binaries; `peer` the runtimes to compare with.
         error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
+        threads: Threads of TVM's pool, on which kernels divide their work.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Worker:
         role: Role,
         error: type[CompilerError],
         cpus: tuple[int, ...] | None = None,
+        threads: int = 1,
     ) -> None:
         self.role = role
         self.error = error
         self.cpus = cpus
+        self.threads = threads
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: Any = None
         self._lock = threading.Lock()
@@ -132,12 +135,17 @@ class Worker:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "TVM_NUM_THREADS": "1",
+            "TVM_NUM_THREADS": str(self.threads),
             "TVM_BIND_THREADS": "0",
             "TVM_USE_RUNTIME_LIB": "0" if self.role == "compiler" else "1",
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, inherited)]),
         }
-        options = {"role": self.role, "parent": os.getpid(), "cpus": self.cpus}
+        options = {
+            "role": self.role,
+            "parent": os.getpid(),
+            "cpus": self.cpus,
+            "threads": self.threads,
+        }
         self._process = subprocess.Popen(
             # -P: a folder `compilers` where the user happens to stand is not this package.
             [sys.executable, "-P", "-m", "compilers.worker", json.dumps(options)],

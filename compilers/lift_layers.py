@@ -71,9 +71,9 @@ def _weights(at: Lifter, given: dict[str, Any]) -> dict[str, Any]:
 def quantised(at: Lifter, given: dict[str, Any]) -> Value:
     """An operator of `supernet.integer_ops`."""
     kind, roles = _QUANTISED[op_name(at.node)]
-    geometry = {key: given[key] for key in ("stride", "padding", "groups") if key in given}
     params = {role: given[argument] for role, argument in roles.items()}
-    return at.emit(kind, [given["x"]], params, **geometry)
+    numbers = {name: n for name, n in given.items() if name not in ("x", *roles.values())}
+    return at.emit(kind, [given["x"]], params, **numbers)
 
 
 def unary(at: Lifter, given: dict[str, Any]) -> Value:

@@ -6,7 +6,6 @@ folder holds all that it needs: TVM's C++ runtime, the compiled subnet and its m
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import tempfile
@@ -15,8 +14,13 @@ from typing import Any
 
 from compilers.built import LIBRARY_FILE
 from compilers.bundle import RUNNER_FILES, RUNNER_SCRIPT, checked_manifest
-from compilers.errors import BuildError, BundleError
+from compilers.devices.host_built import default_cache
+from compilers.emulation.qemu import Emulator
+from compilers.errors import BuildError, BundleError, CompilerError, DeviceError
 from compilers.runtime import MANIFEST, BundleRuntimeError, check_cpu, compare, load_array
+from compilers.targets import Isa, find_isa
+from compilers.toolchain import find_tool, is_foreign
+from compilers.tvm_runtime import find_runtime
 from spaces.errors import ConfigError
 from spaces.files import atomic_directory
 
@@ -28,16 +32,21 @@ _LONGEST = 1500
 
 
 def build_native(
-    bundle: str | Path, output: str | Path | None = None, compiler: str = "g++"
+    bundle: str | Path,
+    output: str | Path | None = None,
+    compiler: str | None = None,
+    runtime: str | Path | None = None,
 ) -> Path:
     """Build the runner of a bundle; its hashes are checked before anything of it is used.
 
-    Where this processor executes the bundle, the runner must give the sample's output.
+    Where this processor executes the bundle, or qemu-user emulates one that does, the runner must
+    give the sample's output.
 
     Args:
         bundle: The bundle's folder.
         output: The executable; `native/run` in the bundle when None. Its folder is replaced whole.
-        compiler: A C++17 compiler, by name or path.
+        compiler: A C++17 compiler for the bundle's architecture, by name or path; GCC when None.
+        runtime: Folder of unpacked wheels for that architecture; see `find_runtime`.
 
     Returns:
         The executable.
@@ -54,47 +63,61 @@ def build_native(
         raise BundleError(
             f"{bundle}: holds no sources of a runner; export the bundle again, to another folder"
         )
-    found = shutil.which(compiler)
-    if found is None:
-        raise BuildError(
-            f"there is no compiler {compiler!r}; install one (for example: apt-get install g++) "
-            "or name another one"
-        )
+    isa = find_isa(manifest["isa"])
+    if compiler is None:
+        _, found = find_tool(isa.architecture, "compiler", ("g++",))
+    elif (path := shutil.which(compiler)) is not None:
+        found = path
+    else:
+        raise BuildError(f"there is no compiler {compiler!r}; install it, or name another one")
+    packages = find_runtime(isa.architecture, runtime)
     target = folder / "native" / "run" if output is None else Path(output).resolve()
     _check_target(target)
     command = ["sh", str(folder / RUNNER_SCRIPT), "--compiler", found]
-    command += ["--tvm-ffi", str(_package("tvm_ffi")), "--tvm", str(_package("tvm"))]
+    command += ["--tvm-ffi", str(packages.tvm_ffi), "--tvm", str(packages.tvm)]
     with atomic_directory(target.parent) as staged:
         command += ["--output", str(staged / target.name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = done.stderr.strip()[-_LONGEST:]
-            raise BuildError(f"{compiler} could not build the runner of {bundle}: {said}")
+            raise BuildError(f"{found} could not build the runner of {bundle}: {said}")
         try:
-            _check_output(staged / target.name, folder, manifest)
-        except (BundleRuntimeError, subprocess.TimeoutExpired) as error:
+            _check_output(staged / target.name, folder, manifest, isa)
+        except (BundleRuntimeError, CompilerError, subprocess.TimeoutExpired) as error:
             raise BuildError(f"the runner of {bundle} was built, but fails: {error}") from error
     return target
 
 
-def _check_output(executable: Path, bundle: Path, manifest: dict[str, Any]) -> None:
-    """Compare the sample's output, unless the bundle was compiled for another processor."""
+def _check_output(executable: Path, bundle: Path, manifest: dict[str, Any], isa: Isa) -> None:
+    """Compare the sample's output, unless the bundle is for a processor that is not here, and
+    cannot be emulated either."""
+    emulator = None
     try:
-        check_cpu(manifest)
-    except BundleRuntimeError:
+        if is_foreign(isa.architecture):
+            emulator = Emulator(isa, default_cache())
+        else:
+            check_cpu(manifest)
+    except (BundleRuntimeError, DeviceError):
         return
     sample = manifest["sample"]
     with tempfile.TemporaryDirectory(prefix="netcarve-run-") as scratch:
         returned = Path(scratch) / "y.npy"
-        command = [executable, "--input", bundle / sample["input"], "--output", returned]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=RUN_TIMEOUT
-        )
-        if done.returncode != 0:
-            said = done.stderr.strip()[-_LONGEST:] or "no message"
-            raise BundleRuntimeError(f"it ended with status {done.returncode}: {said}")
+        arguments: list[str | Path] = ["--input", bundle / sample["input"], "--output", returned]
+        if emulator is not None:
+            emulator.run(executable, arguments)
+        else:
+            _run(executable, arguments)
         expected = load_array(bundle / sample["output"])
         compare(load_array(returned), expected, manifest["output_tolerance"])
+
+
+def _run(executable: Path, arguments: list[str | Path]) -> None:
+    done = subprocess.run(
+        [executable, *arguments], capture_output=True, text=True, check=False, timeout=RUN_TIMEOUT
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip()[-_LONGEST:] or "no message"
+        raise BundleRuntimeError(f"it ended with status {done.returncode}: {said}")
 
 
 def _check_target(target: Path) -> None:
@@ -118,11 +141,3 @@ def _check_target(target: Path) -> None:
             f"the executable's folder {folder} holds {min(others)!r}; allowed: "
             "a folder of its own, which is replaced whole"
         )
-
-
-def _package(name: str) -> Path:
-    """Folder of an installed package, which is not imported."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise BuildError(f"the package {name} is not installed; it holds TVM's C++ runtime")
-    return Path(spec.origin).parent

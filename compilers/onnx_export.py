@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.check import compare
-from compilers.errors import UnsupportedOperatorError
-from compilers.graph import Graph, Op, OpKind
+from compilers.graph import Graph, OpKind
+from compilers.onnx_nodes import NodeWriter
 from spaces.files import atomic_write_bytes
 
 OPSET = 17
@@ -29,7 +29,10 @@ BATCH = "N"
 
 
 def export_onnx(graph: Graph, path: Path) -> None:
-    """Write `graph` as a checked ONNX model with a symbolic batch.
+    """Write `graph` as a checked ONNX model.
+
+    Its batch is symbolic, or 1 where operators mix what belongs to different inputs (a class token
+    is appended to one input).
 
     Raises:
         UnsupportedOperatorError: An integer layer reads something that was not quantised.
@@ -42,15 +45,15 @@ def onnx_model(graph: Graph) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
-    writer = _Writer(graph)
+    writer = NodeWriter(graph)
     for op in graph.ops:
         writer.op(op)
+    batch = BATCH if _any_batch(graph) else 1
     output = helper.make_tensor_value_info(
-        graph.output, TensorProto.FLOAT, [BATCH, *graph.shapes()[graph.output][1:]]
+        graph.output, TensorProto.FLOAT, [batch, *graph.shapes()[graph.output][1:]]
     )
-    x = helper.make_tensor_value_info(
-        graph.input, TensorProto.FLOAT, [BATCH, *graph.input_shape[1:]]
-    )
+    kind = TensorProto.FLOAT if graph.input_dtype == "float32" else TensorProto.INT64
+    x = helper.make_tensor_value_info(graph.input, kind, [batch, *graph.input_shape[1:]])
     body = helper.make_graph(writer.nodes, "netcarve", [x], [output], writer.initializers)
     model = helper.make_model(
         body,
@@ -62,8 +65,8 @@ def onnx_model(graph: Graph) -> Any:
     return model
 
 
-def run_onnx(path: Path, x: NDArray[np.float32], *, optimised: bool = True) -> NDArray[np.float32]:
-    """Logits [n, classes] of inputs [n, ...], by ONNX Runtime on one thread.
+def run_onnx(path: Path, x: NDArray[Any], *, optimised: bool = True) -> NDArray[np.float32]:
+    """Results [n, ...] of inputs [n, ...], by ONNX Runtime on one thread.
 
     Args:
         path: The model.
@@ -72,7 +75,9 @@ def run_onnx(path: Path, x: NDArray[np.float32], *, optimised: bool = True) -> N
             written, with quantised layers in float32.
     """
     session = ort_session(path, optimised=optimised)
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+    given = session.get_inputs()[0]
+    batches = [x] if given.shape[0] == BATCH else np.split(x, len(x))
+    return np.concatenate([session.run(None, {given.name: batch})[0] for batch in batches])
 
 
 def ort_session(
@@ -107,7 +112,7 @@ def ort_session(
 
 
 def check_onnx(
-    path: Path, x: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+    path: Path, x: NDArray[Any], expected: NDArray[np.float32], tolerance: float
 ) -> float:
     """Compare the model as ONNX Runtime optimises it, and exactly as it is written.
 
@@ -132,117 +137,22 @@ def check_onnx(
     """
     found = run_onnx(path, x, optimised=False)
     compare(found, expected, tolerance, path.name)
-    best = np.argsort(np.abs(found - expected).max(axis=1))[: -(-len(x) // 4)]
+    best = np.argsort(np.abs(found - expected).reshape(len(x), -1).max(axis=1))[: -(-len(x) // 4)]
     allowed = min(tolerance, EXACT_TOLERANCE)
     compare(found[best], expected[best], allowed, f"{path.name} (the best quarter of inputs)")
     return compare(run_onnx(path, x), expected, tolerance, f"{path.name}, optimised,")
 
 
-class _Writer:
-    def __init__(self, graph: Graph) -> None:
-        self.producer = graph.producer()
-        self.shapes = graph.shapes()
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
-
-    def _constant(self, name: str, value: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        self.initializers.append(numpy_helper.from_array(np.array(value, order="C"), name))
-        return name
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def op(self, op: Op) -> None:
-        """Append the nodes of one operator."""
-        inputs = list(op.inputs)
-        match op.kind:
-            case OpKind.CONV | OpKind.LINEAR:
-                weight = self._constant(f"{op.name}.weight", op.params["weight"])
-                bias = self._constant(f"{op.name}.bias", op.params["bias"])
-                self._layer(op, [inputs[0], weight, bias])
-            case OpKind.QCONV | OpKind.QLINEAR:
-                self._layer(op, self._integer_operands(op))
-            case OpKind.QUANTIZE:
-                self._node("QuantizeLinear", [inputs[0], *self._scalars(op)], op.name)
-            case OpKind.DEQUANTIZE:
-                self._node("DequantizeLinear", [inputs[0], *self._scalars(op)], op.name)
-            case OpKind.RELU:
-                self._node("Relu", inputs, op.name)
-            case OpKind.HARDSWISH:
-                self._node("HardSwish", inputs, op.name)
-            case OpKind.HARDSIGMOID:
-                self._node("HardSigmoid", inputs, op.name, alpha=1 / 6, beta=0.5)
-            case OpKind.ADD:
-                self._node("Add", inputs, op.name)
-            case OpKind.MUL:
-                self._node("Mul", inputs, op.name)
-            case OpKind.MEAN:
-                self._mean(op)
-            case OpKind.RESHAPE:
-                shape = np.array([0, *op.shape[1:]], np.int64)
-                target = self._constant(f"{op.name}.shape", shape)
-                self._node("Reshape", [inputs[0], target], op.name)
-
-    def _mean(self, op: Op) -> None:
-        if len(op.shape) == 4:
-            self._node("GlobalAveragePool", [op.inputs[0]], op.name)
-        else:
-            pooled = self._node("GlobalAveragePool", [op.inputs[0]], f"{op.name}.pooled")
-            self._node("Flatten", [pooled], op.name)
-
-    def _layer(self, op: Op, operands: list[str]) -> None:
-        if op.kind in (OpKind.LINEAR, OpKind.QLINEAR):
-            self._node("Gemm", operands, op.name, transB=1)
-        else:
-            self._node(
-                "Conv",
-                operands,
-                op.name,
-                strides=[op.stride] * 2,
-                pads=[op.padding] * 4,
-                group=op.groups,
-                kernel_shape=list(op.params["weight"].shape[2:]),
-            )
-
-    def _scalars(self, op: Op) -> list[str]:
-        """Scale and zero point of a (de)quantisation of activations."""
-        return [
-            self._constant(f"{op.name}.scale", op.params["scale"].astype(np.float32)),
-            self._constant(f"{op.name}.zero_point", op.params["zero_point"].astype(np.uint8)),
-        ]
-
-    def _integer_operands(self, op: Op) -> list[str]:
-        quantize = self.producer.get(op.inputs[0])
-        if quantize is None or quantize.kind is not OpKind.QUANTIZE:
-            raise UnsupportedOperatorError(
-                f"{op.kind} of a tensor that was not quantised (module {op.site!r})"
-            )
-        scale = op.params["scale"].astype(np.float64)
-        weight_scale = (scale / float(quantize.params["scale"])).astype(np.float32)
-        x = self._node(
-            "DequantizeLinear",
-            [quantize.name, f"{quantize.name}.scale", f"{quantize.name}.zero_point"],
-            f"{op.name}.x",
-        )
-        return [
-            x,
-            self._dequantized(op, "weight", weight_scale),
-            self._dequantized(op, "bias", op.params["scale"]),
-        ]
-
-    def _dequantized(self, op: Op, role: str, scale: NDArray[np.float32]) -> str:
-        name = f"{op.name}.{role}"
-        integers = self._constant(f"{name}.integers", op.params[role])
-        scales = self._constant(f"{name}.scale", scale)
-        zeros = np.zeros(scale.shape, op.params[role].dtype)
-        return self._node(
-            "DequantizeLinear",
-            [integers, scales, self._constant(f"{name}.zero_point", zeros)],
-            name,
-            axis=0,
-        )
+def _any_batch(graph: Graph) -> bool:
+    """Whether every operator treats the inputs of a batch one by one."""
+    for op in graph.ops:
+        first = 0
+        if op.kind is OpKind.PERMUTE:
+            first = op.attributes["axes"][0]
+        elif op.kind in (OpKind.SLICE, OpKind.CONCAT):
+            first = int(op.attributes["axis"] == 0)
+        constant = op.kind is OpKind.CONCAT and any(name in graph.constants for name in op.inputs)
+        means = op.kind is OpKind.MEAN and 0 in op.attributes["axes"]
+        if first != 0 or constant or means or op.shape[:1] != (1,):
+            return False
+    return True

@@ -103,7 +103,7 @@ def write_trials(
     for number, trial in enumerate(trials(operator, scheme)):
         kernel = trial.kernel
         library = folder / f"{number}.so"
-        link(str(library), [str(kernels.object_file(kernel, isa))])
+        link(str(library), [str(kernels.object_file(kernel, isa))], isa)
         arrays = [trial.x, *kernel.constants(isa, trial.params), trial.expected]
         files = [folder / f"{number}-{i}.npy" for i in range(len(arrays))]
         for file, array in zip(files, arrays, strict=True):

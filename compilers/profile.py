@@ -180,12 +180,15 @@ def profile_bundle(
             executed = [_layer(record, layers) for record in build.kernels]
             bundle_runtime.check_cpu(bundle_runtime.read_manifest(folder))
             if device is None:
-                device = LocalCpu(DeviceConfig(name="this-cpu", isa=build.isa))
+                device = LocalCpu(
+                    DeviceConfig(name="this-cpu", isa=build.isa, threads=build.threads)
+                )
                 stack.enter_context(device)
             with measuring or contextlib.nullcontext():
+                # First: not every device has one.
+                roofline = device.roofline()
                 timing = device.profile(build, replace(config, cache="warm"))
                 cold = device.time([build], replace(config, cache="cold"))[0]
-                roofline = device.roofline()
         except (BundleRuntimeError, CompilerError) as error:
             raise BundleError(f"{path}: {error}") from error
         return _profile(device.hardware, build.kernels, executed, timing, cold, roofline)

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from compilers.errors import DeviceError
-from compilers.host import processor_name
-from compilers.rpc_session import HOST_FUNCTION
+from compilers.host import last_processors, processor_name
+from compilers.rpc_session import HOST_FUNCTION, THREADS_FUNCTION
+from compilers.runtime import use_threads
 from compilers.targets import host_cpu_flags
 from compilers.worker import die_with_parent
 
@@ -53,13 +54,11 @@ def serve(
     Raises:
         DeviceError: It cannot listen there, or there are fewer processors.
     """
-    cpus = sorted(os.sched_getaffinity(0))
-    if not 1 <= threads <= len(cpus):
-        raise DeviceError(f"threads is {threads}; allowed: 1 to {len(cpus)}")
+    cpus = last_processors(threads, "a server")
     if tracker is not None and not key:
         raise DeviceError("a tracker finds servers by their key; give one")
     with _listen(host, port) as listener:
-        os.sched_setaffinity(0, cpus[-threads:])
+        os.sched_setaffinity(0, cpus)
         # Before TVM is imported. It would move its threads to processors of its own choice.
         os.environ.update(
             TVM_USE_RUNTIME_LIB="1", TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0"
@@ -71,6 +70,7 @@ def serve(
 
         server.logger.setLevel(logging.WARNING)
         tvm.register_global_func(HOST_FUNCTION, _describe)
+        tvm.register_global_func(THREADS_FUNCTION, _use_threads)
         # A session inherits its connection and what was registered.
         multiprocessing.set_start_method("fork", force=True)
         os.register_at_fork(after_in_child=partial(_become_session, os.getpid()))
@@ -118,6 +118,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _describe() -> str:
     return json.dumps({"processor": processor_name(), "flags": sorted(host_cpu_flags())})
+
+
+def _use_threads(threads: int) -> None:
+    # With fewer processors the client finds that it was not given them.
+    with contextlib.suppress(DeviceError):
+        os.sched_setaffinity(0, last_processors(threads, "a session"))
+        use_threads(threads)
 
 
 def _end_sessions() -> None:

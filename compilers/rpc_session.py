@@ -29,6 +29,9 @@ IDLE_SECONDS = 5.0
 HOST_FUNCTION = "netcarve.rpc_host"
 """What netcarve's own server tells about its machine; other TVM servers do not have it."""
 
+THREADS_FUNCTION = "netcarve.rpc_threads"
+"""Has netcarve's own server use so many threads in this session, if it may."""
+
 _DIAGNOSIS_SECONDS = 5.0
 # TVM's affinity mode: the fastest cores, as many as threads.
 _FAST_CORES = 1
@@ -119,7 +122,10 @@ class Session:
 
     def _set_threads(self) -> None:
         wanted = self.server.threads
-        self._remote.get_function("runtime.config_threadpool")(_FAST_CORES, wanted)
+        try:
+            self._remote.get_function(THREADS_FUNCTION)(wanted)
+        except AttributeError:
+            self._remote.get_function("runtime.config_threadpool")(_FAST_CORES, wanted)
         given = int(self._remote.get_function("runtime.NumThreads")())
         if given != wanted:
             raise DeviceError(

@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2")
+KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2", "neon_dot")
 """Instruction sets of libraries; the names in `compilers.targets.ISAS`."""
 
+# TVM's affinity mode that binds each of its threads to the processor of that index.
+_ONE_CORE_PER_THREAD = -2
 INPUT_DTYPES = ("float32", "int64")
 """Element types of inputs; int64 for tokens."""
 
@@ -98,6 +100,10 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
         "a number from 0 to 1",
     ),
     "isa": (lambda value: value in KNOWN_ISAS, f"one of {', '.join(KNOWN_ISAS)}"),
+    "threads": (
+        lambda value: type(value) is int and value >= 1,
+        "a number of threads",
+    ),
     "cpu_flags": (_is_names, "a list of names"),
 }
 
@@ -133,7 +139,8 @@ def check_cpu(manifest: dict[str, Any]) -> None:
     have: set[str] = set()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
-        if line.startswith("flags"):
+        # x86, then ARM.
+        if line.startswith(("flags", "Features")):
             have = set(line.partition(":")[2].split())
             break
     if missing := needed - have:
@@ -221,13 +228,33 @@ class Model:
         return np.concatenate(rows)
 
 
+def use_threads(threads: int) -> None:
+    """Let TVM divide work over so many threads, of which this one is the first.
+
+    Where this process may use exactly as many processors (see `taskset`), each thread is bound to
+    one of them: otherwise they may share one, which costs all that they gain. Has no effect on
+    the number once TVM has run a kernel in this thread.
+    """
+    # TVM would bind its threads to processors of its own choice.
+    os.environ.update(TVM_NUM_THREADS=str(threads), TVM_BIND_THREADS="0")
+    cpus = sorted(os.sched_getaffinity(0))
+    if threads > 1 and len(cpus) == threads:
+        os.environ["TVM_BIND_THREADS"] = "1"
+        import tvm
+
+        configure = tvm.get_global_func("runtime.config_threadpool")
+        configure(_ONE_CORE_PER_THREAD, threads, list(map(str, cpus)))
+        # TVM lets the calling thread move.
+        os.sched_setaffinity(0, cpus[:1])
+
+
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
 
 def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
-    """Check a bundle's hashes and its processor, then load it.
+    """Check a bundle's hashes and its processor, then load it for as many threads as it states.
 
     Raises:
         BundleRuntimeError: see `read_manifest`, `check_hashes`, `check_cpu`.
@@ -235,6 +262,7 @@ def load_bundle(folder: Path) -> tuple[Model, dict[str, Any]]:
     manifest = read_manifest(folder)
     check_hashes(folder, manifest)
     check_cpu(manifest)
+    use_threads(manifest["threads"])
     library = folder / manifest["library"]
     return Model(library, manifest["input_dtype"], manifest["output_shape"]), manifest
 
@@ -300,8 +328,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, help=".npy, float32 [n, C, H, W]")
     parser.add_argument("--output", type=Path, help="where to write the logits, .npy")
     options = parser.parse_args(arguments)
-    # Before TVM is imported: map its runtime only, and never more than one thread.
-    os.environ.update(TVM_USE_RUNTIME_LIB="1", TVM_NUM_THREADS="1")
+    # Before TVM is imported: map its runtime only.
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"
     try:
         model, manifest = load_bundle(options.bundle)
         source = options.input or options.bundle / manifest["sample"]["input"]

@@ -1,7 +1,8 @@
 """Instruction sets that the kernel templates are written for, and which of them this CPU executes.
 
 An `Isa` fixes everything that code generation depends on, so that one kernel compiles to the same
-code on every machine. It never follows the processor that happens to compile.
+code on every machine. It never follows the processor that happens to compile, which may be of
+another architecture.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ _ICELAKE_FLAGS = _AVX512_FLAGS | {
     "avx512_vnni", "avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma",
     "gfni", "vaes", "vpclmulqdq", "sha_ni", "adx", "rdseed", "clflushopt",
 }  # fmt: skip
+# Everything that LLVM may pick for its "cortex-a76".
+_CORTEX_A76_FLAGS = frozenset({
+    "fp", "asimd", "asimddp", "asimdrdm", "fphp", "asimdhp", "atomics", "crc32", "lrcpc",
+    "aes", "pmull", "sha1", "sha2",
+})  # fmt: skip
+
+Architecture = Literal["x86_64", "aarch64"]
+_TRIPLES: dict[Architecture, str] = {"aarch64": "aarch64-linux-gnu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +40,14 @@ class Isa:
     """One instruction set.
 
     Attributes:
-        name: What users write: `avx512_vnni`, `avx512`, `avx2`.
+        name: What users write: `avx512_vnni`, `avx512`, `avx2`, `neon_dot`.
         vector_lanes: float32 elements in one register.
-        vector_registers: Architectural vector registers.
-        int8_dot: How u8 x s8 products are summed exactly: `vpdpbusd`, or `widen` (to 16 bits,
-            then vpmaddwd; never vpmaddubsw, whose 16-bit sums saturate).
+        vector_registers: Vector registers that a kernel's tile may fill.
+        int8_dot: How u8 x s8 products are summed exactly: `vpdpbusd`, `sdot` (of s8 x s8), or
+            `widen` (to 16 bits, then vpmaddwd; never vpmaddubsw, whose 16-bit sums saturate).
         mcpu: LLVM processor name.
         cpu_flags: Names in /proc/cpuinfo that a processor needs.
+        architecture: What `uname -m` says where it executes.
         threads: Threads over which a kernel divides its work where that pays. At run time TVM's
             thread pool must have as many (`TVM_NUM_THREADS`).
     """
@@ -45,9 +55,10 @@ class Isa:
     name: str
     vector_lanes: int
     vector_registers: int
-    int8_dot: Literal["vpdpbusd", "widen"]
+    int8_dot: Literal["vpdpbusd", "widen", "sdot"]
     mcpu: str
     cpu_flags: frozenset[str]
+    architecture: Architecture = "x86_64"
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -67,6 +78,8 @@ class Isa:
         from tvm.target import Target
 
         config: dict[str, object] = {"kind": "llvm", "mcpu": self.mcpu}
+        if self.architecture in _TRIPLES:
+            config["mtriple"] = _TRIPLES[self.architecture]
         if self.vector_lanes == 16:
             config["mattr"] = ["-prefer-256-bit"]
         return Target(config)
@@ -78,16 +91,22 @@ ISAS: dict[str, Isa] = {
         Isa("avx512_vnni", 16, 32, "vpdpbusd", "icelake-server", _ICELAKE_FLAGS),
         Isa("avx512", 16, 32, "widen", "x86-64-v4", _AVX512_FLAGS),
         Isa("avx2", 8, 16, "widen", "x86-64-v3", _AVX2_FLAGS),
+        # ARM v8.2 with the optional dot product. Two of 32 registers hold operands on their way:
+        # no multiplication takes one from memory.
+        Isa("neon_dot", 4, 30, "sdot", "cortex-a76", _CORTEX_A76_FLAGS, "aarch64"),
     )
 }
-"""Every supported instruction set by name, best first."""
+"""Every supported instruction set by name, the best of each architecture first."""
 
 
 def parse_cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """The flags of the first processor in the text of /proc/cpuinfo; empty when it has none."""
+    """The flags of the first processor in the text of /proc/cpuinfo; empty when it has none.
+
+    Linux calls them `flags` on x86 and `Features` on ARM.
+    """
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
-        if name.strip() == "flags":
+        if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
 
@@ -109,8 +128,19 @@ def host_isas(flags: frozenset[str] | None = None) -> tuple[str, ...]:
     return tuple(name for name, isa in ISAS.items() if isa.cpu_flags <= have)
 
 
+def find_isa(name: str) -> Isa:
+    """The instruction set called `name`, to compile for: this CPU need not execute it.
+
+    Raises:
+        TargetError: the name is unknown.
+    """
+    if name not in ISAS:
+        raise TargetError(f"unknown isa {name!r}. Known: native, {', '.join(ISAS)}")
+    return ISAS[name]
+
+
 def resolve_isa(name: str, flags: frozenset[str] | None = None) -> Isa:
-    """The instruction set called `name`, or for `native` the best one that the CPU executes.
+    """The instruction set called `name`, or for `native` the best one, to execute on the CPU.
 
     Raises:
         TargetError: the name is unknown, or the CPU does not execute that instruction set.
@@ -123,10 +153,12 @@ def resolve_isa(name: str, flags: frozenset[str] | None = None) -> Isa:
                 f"this CPU executes none of the supported instruction sets ({', '.join(ISAS)})"
             )
         return ISAS[available[0]]
-    if name not in ISAS:
-        raise TargetError(f"unknown isa {name!r}. Known: native, {', '.join(ISAS)}")
+    isa = find_isa(name)
     if name not in available:
         have = host_cpu_flags() if flags is None else flags
-        missing = ", ".join(sorted(ISAS[name].cpu_flags - have))
-        raise TargetError(f"this CPU lacks {missing} for isa {name!r}. It executes: {listed}")
-    return ISAS[name]
+        missing = ", ".join(sorted(isa.cpu_flags - have))
+        raise TargetError(
+            f"this CPU lacks {missing} for isa {name!r} of {isa.architecture}. "
+            f"It executes: {listed}"
+        )
+    return isa

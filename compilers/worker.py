@@ -39,11 +39,15 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _commands(role: str) -> dict[str, Command]:
+def _commands(role: str, threads: int) -> dict[str, Command]:
     if role == "compiler":
         from compilers import compiler_commands
 
         return dict(compiler_commands.COMMANDS)
+    if role == "peer":
+        from compilers import peer_commands
+
+        return dict(peer_commands.COMMANDS)
     # TVM's Python package imports torch where it finds it; nothing here needs it.
     sys.modules["torch"] = None  # type: ignore[assignment]
     if role == "rpc":
@@ -51,7 +55,9 @@ def _commands(role: str) -> dict[str, Command]:
 
         return dict(rpc_commands.COMMANDS)
     from compilers import runtime_commands
+    from compilers.runtime import use_threads
 
+    use_threads(threads)
     return dict(runtime_commands.COMMANDS)
 
 
@@ -67,7 +73,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            commands = commands or _commands(options["role"])
+            commands = commands or _commands(options["role"], options["threads"])
             answer = {"result": commands[request["command"]](request["arguments"])}
         except Exception as error:
             answer = _failure(error)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compilers.bundle import Verification, verify_bundle
 from compilers.profile import Profile, profile_bundle
+from compilers.signature import Signature
 from search.host_lock import Holder, HostLock
 from search.plots import plot_roofline
 from search.progress import Progress, silent
@@ -17,21 +18,30 @@ PROFILE_NAME = "profile.json"
 ROOFLINE_NAME = "roofline.png"
 
 
-def verify(path: str | Path, measure: bool = True, progress: Progress = silent) -> Verification:
-    """Check a bundle's hashes, then its outputs, then measure it while no other work runs here.
+def verify(
+    path: str | Path,
+    measure: bool = True,
+    progress: Progress = silent,
+    signature: Signature | None = None,
+) -> Verification:
+    """Check a bundle's signature where one is given, its hashes and outputs, then measure it while
+    no other work runs here.
 
     Args:
         path: Folder or .tar.gz.
         measure: Whether to measure; without it nothing is waited for.
         progress: Told for whom the host lock keeps it waiting.
+        signature: What must vouch for the bundle.
 
     Raises:
-        BundleError: A file is missing, corrupt, or not for this processor; or outputs differ.
+        BundleError: The signature is not that of the key; a file is missing, corrupt, or not for
+            this processor; or outputs differ.
         HostLockError: The host lock cannot be taken.
     """
     if not measure:
-        return verify_bundle(path, measure=False)
-    return verify_bundle(path, measuring=_alone(f"measuring the bundle {path}", progress))
+        return verify_bundle(path, measure=False, signature=signature)
+    alone = _alone(f"measuring the bundle {path}", progress)
+    return verify_bundle(path, measuring=alone, signature=signature)
 
 
 def profile(path: str | Path, progress: Progress = silent) -> Profile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compilers.devices import DeviceConfig, make_device, parse_device
+from compilers.devices import DEVICES, DeviceConfig, make_device, parse_device
 from search.errors import SearchError
 from search.host_lock import HostLock
 from search.models import DeviceRow
@@ -97,12 +97,21 @@ def find_devices(store: Store, devices: Sequence[DeviceConfig | str]) -> list[Re
     Raises:
         UnknownNameError: No device has that name.
         DeviceError: This machine cannot be that device.
+        SearchError: A device has no latencies.
     """
+    known = [show_device(store, d) if isinstance(d, str) else d for d in devices]
+    for device in known:
+        config = device.settings if isinstance(device, RegisteredDevice) else device
+        if not DEVICES.get(config.kind).has_latencies:
+            raise SearchError(
+                f"device {config.name} is of kind {config.kind!r}, which has no latencies; "
+                "a search needs them"
+            )
     return [
-        show_device(store, device)
-        if isinstance(device, str)
+        device
+        if isinstance(device, RegisteredDevice)
         else RegisteredDevice(device.name, device, _probe(device))
-        for device in devices
+        for device in known
     ]
 
 

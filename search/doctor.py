@@ -212,8 +212,7 @@ def check_cpu() -> Check:
             "Use an x86-64 processor with AVX2, on Linux.",
         )
     found = f"{name}: {', '.join(isas)}"
-    absent = [isa for isa in ISAS if isa not in isas]
-    if "avx512_vnni" in absent:
+    if ISAS[isas[0]].int8_dot == "widen":
         advice = "8-bit layers run, but gain less than with avx512_vnni."
         return Check("cpu", Status.WARNING, found, advice)
     return Check("cpu", Status.OK, found)

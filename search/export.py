@@ -9,6 +9,7 @@ import numpy as np
 
 from compilers.built import Build
 from compilers.bundle import BundleInfo, write_bundle
+from compilers.devices import DEVICES
 from compilers.errors import CompilerError
 from compilers.runtime import MANIFEST, BundleRuntimeError, check_hashes, read_manifest
 from search.artifacts import ArtifactStore
@@ -51,7 +52,7 @@ def export_front(
 
     Returns:
         The folders of this job's bundles, written or found whole and up to date; a member whose
-        bundle cannot be written is left out.
+        bundle cannot be written is left out, and so are devices that run no compiled library.
 
     Raises:
         UnknownNameError: No such job, device or verified config.
@@ -64,11 +65,11 @@ def export_front(
     names = job_devices(job)
     if device is not None and device not in names:
         raise UnknownNameError("device of this job", device, names)
+    names = [name for name in names if device in (None, name) and _deploys(job, name)]
+    if not names:
+        return []
     limit = ExportSettings.model_validate(job.spec["settings"]["export"]).bundles
-    chosen = {
-        name: _chosen(device_results(store, job, name), keys, limit)
-        for name in ([device] if device else names)
-    }
+    chosen = {name: _chosen(device_results(store, job, name), keys, limit) for name in names}
     for key in keys or ():
         if not any(key == v.config.key for members in chosen.values() for v in members):
             raise UnknownNameError("verified config", key, _front_keys(store, job, chosen))
@@ -91,6 +92,10 @@ def export_front(
         if not good:
             raise VerificationError(f"no bundle could be written; the first: {failures[0]}")
     return [place for key, place in places.items() if key in good]
+
+
+def _deploys(job: JobRow, device: str) -> bool:
+    return DEVICES.get(job.spec["device_configs"][device]["kind"]).deploys
 
 
 def _unchanged(place: Path, row: BundleRow, member: Verified) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from compilers.built import Build
 from compilers.devices.base import DEVICES, Device, DeviceConfig, make_device, parse_device
+from compilers.devices.emulated import EmulatedAarch64, EmulatedConfig
 from compilers.devices.local import LocalCpu
+from compilers.devices.peers import OnnxRuntimeDevice, TorchDevice
 from compilers.devices.rpc import RpcConfig, RpcDevice
 
 __all__ = [
@@ -12,9 +14,13 @@ __all__ = [
     "Build",
     "Device",
     "DeviceConfig",
+    "EmulatedAarch64",
+    "EmulatedConfig",
     "LocalCpu",
+    "OnnxRuntimeDevice",
     "RpcConfig",
     "RpcDevice",
+    "TorchDevice",
     "make_device",
     "parse_device",
 ]

@@ -38,7 +38,7 @@ class DeviceConfig(BaseModel):
         kind: A name in `DEVICES`.
         isa: Instruction set to compile for, a name that the kind of device knows; `native`: the
             best it has.
-        threads: Threads of one inference.
+        threads: Threads of one inference, each on a processor of its own.
         batch: Inputs of one inference.
     """
 
@@ -61,6 +61,8 @@ class Device(ABC):
 
     Attributes:
         Config: The settings of this kind of device.
+        deploys: Whether its builds hold a library, and can become bundles.
+        has_latencies: Whether `time` measures; an emulated device refuses.
 
     Args:
         config: What the user wrote.
@@ -71,6 +73,8 @@ class Device(ABC):
     """
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+    deploys: ClassVar[bool] = True
+    has_latencies: ClassVar[bool] = True
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config
@@ -142,10 +146,22 @@ class Device(ABC):
         """Latencies of several builds, measured interleaved in one process of the device.
 
         Raises:
+            DeviceError: This kind of device has no latencies: it is emulated.
             MeasurementError: The child process failed.
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
         """
+
+    def instructions(self, builds: Sequence[Build]) -> list[int]:
+        """Instructions that one inference of each build executes, under emulation.
+
+        Raises:
+            DeviceError: This kind of device is not emulated.
+            MeasurementError: The emulator failed.
+            ChildCrashError: The binary crashed.
+            ChildTimeoutError: It took too long.
+        """
+        raise self._cannot("count instructions")
 
     def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
         """Latencies of an inference and of each of its kernel calls, in one child process.

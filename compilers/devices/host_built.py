@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
+from compilers.built import Build
 from compilers.devices.base import Device, DeviceConfig
+from compilers.devices.build_folder import run_through_files, write_build
 from compilers.errors import (
     BuildError,
     ChildCrashError,
@@ -31,7 +30,6 @@ from compilers.isolation import ChildBug, Worker
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import Isa, resolve_isa
 from spaces.capabilities import DeviceCapabilities
-from spaces.files import atomic_directory, atomic_write_text
 from spaces.layer_spec import LayerSpec, Operator
 
 if TYPE_CHECKING:
@@ -48,8 +46,6 @@ BUILD_TIMEOUT = 600.0
 _FAULTS = {
     signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP
 }  # fmt: skip
-SAMPLES = 8
-"""Inputs of the check after a build when the caller gives none."""
 
 
 def default_cache() -> Path:
@@ -61,23 +57,25 @@ def default_cache() -> Path:
 
 
 class HostBuiltDevice(Device):
-    """A device of one thread and batch 1 whose binaries this host compiles. See `Device`.
+    """A device of batch 1 whose binaries this host compiles. See `Device`.
 
     Builds happen in one long-lived child, which is replaced when it crashes. Each is run and
-    checked where it is compiled, so this host must execute the device's instruction set too.
+    checked where it is compiled, so this host must execute the device's instruction set too, or
+    emulate it.
     """
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         super().__init__(config, cache or default_cache())
-        for name, value in (("threads", config.threads), ("batch", config.batch)):
-            if value != 1:
-                raise DeviceError(f"device {config.name}: {name} is {value}; allowed: 1")
-        self._compiler = Worker("compiler", BuildError)
+        if config.batch != 1:
+            raise DeviceError(f"device {config.name}: batch is {config.batch}; allowed: 1")
+        if config.threads < 1:
+            raise DeviceError(f"device {config.name}: threads is {config.threads}; allowed: >= 1")
+        self._compiler = Worker("compiler", BuildError, threads=config.threads)
 
     @property
     @abstractmethod
     def isa(self) -> Isa:
-        """Instruction set of the device's binaries."""
+        """Instruction set of the device's binaries, with the threads of one inference."""
 
     @abstractmethod
     def _check_kernels(self, operator: Operator, scheme: str) -> None:
@@ -96,10 +94,14 @@ class HostBuiltDevice(Device):
             CompilerError: As `Device.run` and `Device.time`.
         """
 
+    def _target(self) -> dict[str, Any]:
+        """What the compiling child is told of the device."""
+        return {"isa": self.isa.name, "threads": self.isa.threads}
+
     def _resolve(self, isa: str, flags: frozenset[str] | None = None) -> Isa:
         """The instruction set that a user named, on a CPU with `flags`; on this one when None."""
         try:
-            return resolve_isa(isa, flags)
+            return resolve_isa(isa, flags).with_threads(self.config.threads)
         except TargetError as error:
             raise DeviceError(
                 f"device {self.config.name}: {error} (this CPU: {processor_name()})"
@@ -150,38 +152,23 @@ class HostBuiltDevice(Device):
         sample: NDArray[np.float32] | None = None,
     ) -> Build:
         """See `Device.build`."""
-        from supernet.extract import save_subnet
-
         assert self.cache is not None
-        if sample is None:
-            shape = (SAMPLES, specs[0].in_channels, specs[0].in_size, specs[0].in_size)
-            sample = np.random.default_rng(0).random(shape, dtype=np.float32)
-        with atomic_directory(out_dir) as folder:
-            save_subnet(subnet, folder)
-            np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
-            request = {
-                "folder": str(folder),
-                "isa": self.isa.name,
-                "kernels": str(self.cache / "kernels"),
-            }
-            report = self._compiler.request("build", request, BUILD_TIMEOUT)
-            report["specs"] = [spec.to_json() for spec in specs]
-            report["hardware"] = processor_name()
-            report["versions"] = build_versions()
-            atomic_write_text(folder / BUILD_FILE, json.dumps(report, indent=1))
-        return Build.load(out_dir)
+        request = {**self._target(), "kernels": str(self.cache / "kernels")}
+
+        def compile_(folder: Path) -> dict[str, Any]:
+            report: dict[str, Any] = self._compiler.request(
+                "build", {**request, "folder": str(folder)}, BUILD_TIMEOUT
+            )
+            return report
+
+        return write_build(subnet, specs, out_dir, sample, compile_)
 
     def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Device.run`."""
-        with tempfile.TemporaryDirectory(prefix="netcarve-run-") as folder:
-            given, returned = Path(folder) / "x.npy", Path(folder) / "y.npy"
-            np.save(given, np.ascontiguousarray(x, np.float32))
-            request = {
-                "library": str(build.library), "input": str(given), "output": str(returned)
-            }  # fmt: skip
-            self._execute("run", request)
-            logits: NDArray[np.float32] = np.load(returned, allow_pickle=False)
-            return logits
+        library = str(build.library)
+        return run_through_files(
+            x, lambda files: self._execute("run", {"library": library, **files})
+        )
 
     def time(
         self, builds: Sequence[Build], config: MeasurementConfig | None = None

@@ -1,10 +1,9 @@
-"""This machine's CPU, restricted to one instruction set and one thread."""
+"""This machine's CPU, restricted to one instruction set and some threads."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from compilers.built import Build
 from compilers.devices.base import DEVICES, DeviceConfig
 from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
-from compilers.host import processor_name
+from compilers.host import last_processors, processor_name
 from compilers.isolation import Worker
 from compilers.kernel_library import generator_key
 from compilers.kernel_timing import InferenceTiming
@@ -24,24 +23,22 @@ from compilers.targets import Isa
 from spaces.files import atomic_write_text, sha256_file
 from spaces.layer_spec import Operator
 
-PROBE_FILE = "probe.json"
 RUN_TIMEOUT = 600.0
 
 
 @DEVICES.register("local_cpu")
 class LocalCpu(HostBuiltDevice):
-    """This CPU with `config.isa`, one thread, batch 1. See `Device`.
+    """This CPU with `config.isa`, `config.threads`, batch 1. See `Device`.
 
     Runs and measurements happen in a child of their own that maps TVM's runtime only and is
-    pinned to one processor. It is replaced when it crashes.
+    pinned to as many processors as threads. It is replaced when it crashes.
     """
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         super().__init__(config, cache)
         self._isa = self._resolve(config.isa)
-        cpus = sorted(os.sched_getaffinity(0))
-        # The last processor: interrupts and daemons prefer the first.
-        self._runtime = Worker("runtime", MeasurementError, cpus=(cpus[-1],))
+        cpus = last_processors(config.threads, f"device {config.name}")
+        self._runtime = Worker("runtime", MeasurementError, cpus, config.threads)
 
     @property
     def hardware(self) -> str:
@@ -57,7 +54,8 @@ class LocalCpu(HostBuiltDevice):
         """A result without failures is kept beside the compiled kernels, for this processor and
         this version of the templates."""
         assert self.cache is not None
-        record = self.cache / "kernels" / self.isa.name / generator_key() / PROBE_FILE
+        folder = self.cache / "kernels" / self.isa.name / generator_key()
+        record = folder / f"probe-{self.isa.threads}.json"
         known = {
             "hardware": self.hardware,
             "probe": sha256_file(Path(__file__).parents[1] / "probe.py"),
@@ -79,7 +77,7 @@ class LocalCpu(HostBuiltDevice):
         return passed
 
     def _check_kernels(self, operator: Operator, scheme: str) -> None:
-        request = {"operator": operator, "scheme": scheme, "isa": self.isa.name}
+        request = {"operator": operator, "scheme": scheme, **self._target()}
         self._compiler.request("probe", request, PROBE_TIMEOUT)
 
     def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
@@ -97,6 +95,8 @@ class LocalCpu(HostBuiltDevice):
 
     def roofline(self) -> Roofline:
         """See `Device.roofline`: compiled and run in a child pinned as measurements are."""
+        if self.isa.threads != 1:
+            raise self._cannot(f"measure a roofline of {self.isa.threads} threads; allowed: 1")
         with Worker("compiler", MeasurementError, cpus=self._runtime.cpus) as worker:
             answer = worker.request("roofline", {"isa": self.isa.name}, RUN_TIMEOUT)
         return Roofline.from_json(answer)

@@ -65,7 +65,7 @@ class RpcConfig(DeviceConfig):
 
 @DEVICES.register("tvm_rpc")
 class RpcDevice(HostBuiltDevice):
-    """The CPU of a TVM RPC server, with `config.isa`, one thread, batch 1. See `Device`.
+    """The CPU of a TVM RPC server, with `config.isa`, `config.threads`, batch 1. See `Device`.
 
     One child process talks to the server, with a time limit on every request; a request that
     fails because the server is not there, or does not answer, is made once more. A session on the
@@ -147,7 +147,7 @@ class RpcDevice(HostBuiltDevice):
             request = {
                 "operator": operator,
                 "scheme": scheme,
-                "isa": self.isa.name,
+                **self._target(),
                 "kernels": str(self.cache / "kernels"),
                 "folder": folder,
             }

@@ -152,10 +152,10 @@ class AttentionCode:
 
     @property
     def unit(self) -> int:
-        """Channels of a head that are handled at a time: 16 if half a head holds them, or 8."""
-        whole = self.kernel.head_dim // 2 if self.kernel.rope else self.kernel.head_dim
-        fits = whole >= 16 and not (self.kernel.rope and whole % 16)
-        return 16 if self.lanes == 16 and fits else 8
+        """Channels of a head that are handled at a time; of half a head where rope rotates it."""
+        rope, dim = self.kernel.rope, self.kernel.head_dim
+        sizes = (size for size in (16, 8, 4) if size <= self.lanes)
+        return next(size for size in sizes if (dim // 2 % size == 0 if rope else dim >= size))
 
     def each_unit(self, body: Callable[[Index, bool], None]) -> None:
         """Run `body(first channel, upper half)` over one head; a last unit may overlap another."""

@@ -50,7 +50,7 @@ class ConvCode(ABC):
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
         self.prepare()
 
-        cost = 2.0 if self.dot is not None and self.dot.group == 2 else 1.0
+        cost = self.dot.instructions if self.dot else 1.0
         tile = matrix_tile(kernel.out_width, len(blocks), isa.vector_registers, cost)
         columns = self.columns(tile.rows)
         groups = block_runs(blocks, tile.vectors)
@@ -182,16 +182,15 @@ class BorderedCode(ConvCode):
         self.width = kernel.width + 2 * border
         self.height = kernel.height + 2 * border
         size = (kernel.height, kernel.width, kernel.in_channels)
-        dtype = self.dot.activation_dtype if self.dot else "float32"
+        dtype = self.dot.activation_dtype if self.dot else kernel.input_dtype
         if border == 0 and dtype == kernel.input_dtype:
             self.source, self.leading = self.x, [0] * (len(kernel.input_shape) - 1)
             return
         self.leading = []
         if kernel.input_layout == "nchw":
             self.source = padded_planes(em, self.x, size, border, lambda n: splat(0.0, n))
-        else:
-            zero = self.tail.input_zero
-            self.source = padded_copy(em, self.x, size, border, zero, dtype)
+        elif self.dot:
+            self.source = padded_copy(em, self.x, size, border, self.tail.input_zero, self.dot)
 
     def columns(self, limit: int) -> list[ColumnRun]:
         """All tiles lie inside."""

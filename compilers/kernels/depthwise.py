@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import WidenedDot
+from compilers.intrinsics import WidenedDot, integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, PairedCode
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
@@ -97,11 +97,12 @@ class Depthwise(Kernel):
             return np.ascontiguousarray(taps.T), bias, *tail.scalars(params)
         weight = checked("weight", params.weight, shape, np.int8)
         start = checked("bias", params.bias, (channels,), np.int32)
-        zero_point = require("input", params.input).zero_point
+        dot = integer_dot(isa)
+        zero_point = require("input", params.input).zero_point - dot.offset
         scale = checked("scale", params.scale, (channels,), np.float32) * fold
         start = integer_bias(weight, start, zero_point)
         windows = weight.reshape(channels, k, k)
-        if isa.int8_dot == "vpdpbusd":
+        if dot.group == PIXELS:
             packed: NDArray[Any] = _pack_interleaved(windows, self.lanes(isa))
         else:
             packed = _pack_pairs(windows)
@@ -115,7 +116,7 @@ class Depthwise(Kernel):
         """See `Kernel.prim_func`."""
         if self.input_dtype == "float32":
             return FloatCode(self, isa).build()
-        if isa.int8_dot == "vpdpbusd":
+        if integer_dot(isa).group == PIXELS:
             return InterleavedCode(self, isa).build()
         return PairedCode(self, isa).build()
 

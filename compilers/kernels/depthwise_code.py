@@ -1,4 +1,4 @@
-"""The three ways to compute a depthwise convolution: float32, integers with and without VNNI."""
+"""Three ways to compute a depthwise convolution: float32, integers by fours, and by pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from compilers.intrinsics import Vpdpbusd, WidenedDot, interleave_pixels
+from compilers.intrinsics import WidenedDot, integer_dot, interleave_pixels
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 PIXELS = 4
-"""Horizontally adjacent pixels that one vpdpbusd multiplies per lane."""
+"""Horizontally adjacent pixels that one vpdpbusd or sdot multiplies per lane."""
 
 _HIGH = 1 << 16
 """Shifts a value into the upper half of a 32-bit lane."""
@@ -187,7 +187,7 @@ class FloatCode(DepthwiseCode):
 
 
 class PairedCode(DepthwiseCode):
-    """Integers without VNNI: vpmaddwd multiplies two horizontally adjacent pixels per lane.
+    """Integers on x86 without VNNI: vpmaddwd multiplies two horizontally adjacent pixels per lane.
 
     Each block of channels is copied once with a border of the zero point, every pixel as 16 bits
     beside its right neighbour, so that one load gives the operand of two taps. Accumulators are
@@ -280,18 +280,18 @@ class PairedCode(DepthwiseCode):
 
 
 class InterleavedCode(DepthwiseCode):
-    """Integers with VNNI: the four bytes of a lane are four horizontally adjacent pixels.
+    """Integers with VNNI or sdot: the four bytes of a lane are four horizontally adjacent pixels.
 
     Each block of channels is copied once with a border of the zero point, so that four pixels of
-    a block are 64 consecutive bytes: one load and one permutation give the operand, and it serves
-    every window row that covers it. A tile is some output rows of one or two columns.
+    a block are consecutive bytes, a vector of them: one load and one permutation give the operand,
+    and it serves every window row that covers it. A tile is some output rows of one or two columns.
     """
 
     def build(self) -> Any:
-        kernel, em, lanes = self.kernel, self.em, self.lanes
+        kernel, em, lanes, dot = self.kernel, self.em, self.lanes, integer_dot(self.isa)
         k = kernel.kernel
         self.groups = -(-k // PIXELS)
-        self.arguments((self.blocks, k, self.groups, lanes * PIXELS), "int8", "int32")
+        self.arguments((self.blocks, k, self.groups, lanes * PIXELS), dot.weight_dtype, "int32")
         border = k // 2
         self.full_width = kernel.width + 2 * border
         # The last operand of a row reaches beyond the window: those taps are zero.
@@ -299,19 +299,19 @@ class InterleavedCode(DepthwiseCode):
         size = (kernel.height, kernel.width)
 
         def zero(count: int) -> Expr:
-            return cast(self.tail.input_zero(count), "uint8", count)
+            return dot.convert(cast(self.tail.input_zero(count), "uint8", count), count)
 
         columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
 
         def prepare() -> None:
-            self.image = em.scratch((pixels * lanes,), "uint8")
+            self.image = em.scratch((pixels * lanes,), dot.activation_dtype)
             fill_border(em, self.image, size, lanes, border, zero)
 
         def body(first: Index, count: int) -> None:
             rows = self.input_rows(first, count)
 
             def block(j: Index, channel: Index) -> None:
-                copy_inside(em, self.image, self.x, size, channel, lanes, border, rows)
+                copy_inside(em, self.image, self.x, size, channel, lanes, border, rows, dot)
                 for start_row, row_tiles, height in row_runs(
                     count, even_parts(count, _TILE_ROWS)[0]
                 ):
@@ -336,7 +336,7 @@ class InterleavedCode(DepthwiseCode):
     def tile(
         self, oh: Index, ow: Index, height: int, width: int, block: Index, channel: Index
     ) -> None:
-        kernel, em, lanes, dot = self.kernel, self.em, self.lanes, Vpdpbusd()
+        kernel, em, lanes, dot = self.kernel, self.em, self.lanes, integer_dot(self.isa)
         k, stride = kernel.kernel, kernel.stride
         sums = [[em.register(lanes, "int32") for _ in range(width)] for _ in range(height)]
         for line in sums:

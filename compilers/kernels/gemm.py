@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import integer_dot
+from compilers.intrinsics import IntegerDot, integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
-from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
+from compilers.kernels.emitter import Emitter, Expr, Index, load
 from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.packing import (
     checked,
@@ -134,11 +134,12 @@ def matrix_constants(
             *epilogue.scalars(params),
         )
     matrix = checked("weight", weight, shape, np.int8)
-    zero_point = require("input", params.input).zero_point
+    dot = integer_dot(isa)
+    zero_point = require("input", params.input).zero_point - dot.offset
     start = integer_bias(matrix, checked("bias", params.bias, (n,), np.int32), zero_point)
     scale = checked("scale", params.scale, (n,), np.float32) * fold
     return (
-        pack_integer_matrix(matrix, lanes, integer_dot(isa)),
+        pack_integer_matrix(matrix, lanes, dot),
         pad_channels(start, lanes),
         pad_channels(scale, lanes),
         *epilogue.scalars(params),
@@ -153,7 +154,7 @@ class _GemmCode:
         self.isa = isa
         self.em = Emitter()
         self.dot = integer_dot(isa) if kernel.input_dtype == "uint8" else None
-        self.widened = self.dot is not None and self.dot.activation_dtype != "uint8"
+        self.converted = self.dot is not None and self.dot.activation_dtype != "uint8"
 
     def build(self) -> Any:
         kernel, em, isa = self.kernel, self.em, self.isa
@@ -166,7 +167,7 @@ class _GemmCode:
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
-        cost = 2.0 if self.widened else 1.0
+        cost = self.dot.instructions if self.dot else 1.0
         size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
         rows = row_runs(kernel.m, size.rows)
         columns = block_runs(blocks, size.vectors)
@@ -180,7 +181,9 @@ class _GemmCode:
         chunks = thread_chunks(isa, cycles, sum(counts))
 
         def chunk(index: Index) -> None:
-            self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
+            self.source = self.x
+            if self.dot and self.converted:
+                self.source = em.scratch((size.rows, kernel.k), self.dot.activation_dtype)
             part = em.parts(counts, index, chunks)
             row_parts = part if by_rows else [(0, count) for count in row_counts]
             column_parts = [(0, count) for count in column_counts] if by_rows else part
@@ -188,8 +191,8 @@ class _GemmCode:
 
                 def row_tile(i: Index, first: int = first, height: int = height) -> None:
                     row = first + i * height
-                    if self.widened:
-                        self.widen(row, height)
+                    if self.dot and self.converted:
+                        self.convert(self.dot, row, height)
                     for run, (start, count) in zip(columns, column_parts, strict=True):
                         group = blocks[run.first : run.first + run.width]
                         em.loop(count, partial(self.tile, row, height, group), start=start)
@@ -199,12 +202,13 @@ class _GemmCode:
         em.parallel(chunks, chunk)
         return em.function(kernel.symbol(isa))
 
-    def widen(self, row: Index, rows: int) -> None:
-        """uint8 -> int16 for one tile of rows, which every group of output vectors then reads."""
+    def convert(self, dot: IntegerDot, row: Index, rows: int) -> None:
+        """The dot product's element type for one tile of rows, which every group of output vectors
+        then reads."""
         for m in range(rows):
 
             def copy(column: Index, width: int, m: int = m) -> None:
-                values = cast(load(self.x, [row + m, column], width), "int16", width)
+                values = dot.convert(load(self.x, [row + m, column], width), width)
                 self.em.store(self.source, [m, column], values, width)
 
             self.em.pieces(self.kernel.k, 2 * self.isa.vector_lanes, copy)
@@ -213,7 +217,7 @@ class _GemmCode:
         """One register tile, `group` groups of `blocks` further."""
         steps = self.kernel.k // self.operands.group
         tile = RegisterTile(self.operands, rows, blocks, group * len(blocks), steps)
-        first = 0 if self.widened else row
+        first = 0 if self.converted else row
 
         def activation(m: int, k: Index) -> Expr:
             return self.operands.activation(self.source, [first + m, k * self.operands.group])

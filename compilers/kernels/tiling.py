@@ -67,11 +67,12 @@ class Block:
 
 
 def channel_blocks(channels: int, vector_lanes: int) -> list[Block]:
-    """Cover `channels` by full vectors and one shorter one (8 lanes if that suffices)."""
+    """Cover `channels` by full vectors and one shorter one (8 of 16 lanes if that suffices)."""
     blocks = []
     for index, channel in enumerate(range(0, channels, vector_lanes)):
         valid = min(vector_lanes, channels - channel)
-        blocks.append(Block(index, channel, 8 if valid <= 8 else vector_lanes, valid))
+        lanes = min(vector_lanes, 8) if valid <= 8 else vector_lanes
+        blocks.append(Block(index, channel, lanes, valid))
     return blocks
 
 

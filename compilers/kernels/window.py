@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from compilers.intrinsics import IntegerDot
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -76,10 +77,11 @@ def copy_inside(
     channels: int,
     border: int,
     rows: tuple[Index, Index],
+    dot: IntegerDot,
 ) -> None:
     """Copy `channels` channels of some rows (first, count) of the image `x` [H * W, C].
 
-    They go inside the border of `target`, as in `fill_border`.
+    They go inside the border of `target`, as in `fill_border`, in the element type of `dot`.
     """
     _, width = size
 
@@ -90,7 +92,7 @@ def copy_inside(
             def piece(channel: Index, lanes: int) -> None:
                 values = load(x, [h * width + w, first_channel + channel], lanes)
                 at = pixel * channels + channel
-                em.store(target, [at], cast(values, target.dtype, lanes), lanes)
+                em.store(target, [at], dot.convert(values, lanes), lanes)
 
             em.pieces(channels, _COPY_LANES, piece)
 
@@ -105,18 +107,29 @@ def padded_copy(
     x: Buffer,
     shape: tuple[int, int, int],
     border: int,
-    value: Callable[[int], Expr],
-    dtype: str,
+    zero: Callable[[int], Expr],
+    dot: IntegerDot,
 ) -> Buffer:
-    """The image `x` [H * W, C] with a border, [(H + 2b) * (W + 2b) * C], converted to `dtype`."""
+    """The image `x` [H * W, C] with a border, [(H + 2b) * (W + 2b) * C], for the dot product.
+
+    Args:
+        em: where to emit.
+        x: uint8.
+        shape: height, width and channels without the border.
+        border: pixels on each side.
+        zero: lanes -> int32 vector of the zero point.
+        dot: decides the element type.
+    """
     height, width, channels = shape
     pixels = (height + 2 * border) * (width + 2 * border)
-    target = em.scratch((pixels * channels,), dtype)
+    target = em.scratch((pixels * channels,), dot.activation_dtype)
     if border:
-        fill_border(
-            em, target, (height, width), channels, border, lambda n: cast(value(n), dtype, n)
-        )
-    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height))
+
+        def outside(lanes: int) -> Expr:
+            return dot.convert(cast(zero(lanes), "uint8", lanes), lanes)
+
+        fill_border(em, target, (height, width), channels, border, outside)
+    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height), dot)
     return target
 
 

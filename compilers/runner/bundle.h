@@ -15,14 +15,23 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace netcarve {
+
+constexpr int kMostThreads = 1024;
 
 struct Bundle {
   std::filesystem::path library;
   std::vector<std::int64_t> input_shape;  // [1, C, H, W]
   std::string isa;
+  int threads;  // that kernels divide their work over
   std::vector<std::string> cpu_flags;  // as in /proc/cpuinfo
 };
 
@@ -68,6 +77,11 @@ inline Bundle parse(const std::string& text) {
     throw std::runtime_error("corrupt: input_shape is not [1, C, H, W]");
   }
   bundle.isa = std::string(field<tvm::ffi::String>(manifest, "isa"));
+  const auto threads = field<std::int64_t>(manifest, "threads");
+  if (threads < 1 || threads > kMostThreads) {
+    throw std::runtime_error("corrupt: threads is " + std::to_string(threads));
+  }
+  bundle.threads = static_cast<int>(threads);
   for (const tvm::ffi::Any& flag : field<json::Array>(manifest, "cpu_flags")) {
     bundle.cpu_flags.emplace_back(typed<tvm::ffi::String>(flag, "cpu_flags"));
   }
@@ -93,9 +107,27 @@ inline Bundle read_bundle(const std::filesystem::path& folder) {
   }
 }
 
-// Makes sure that this processor has the instructions of the library.
-// Throws std::runtime_error with those that it lacks.
-inline void check_cpu(const Bundle& bundle) {
+#if defined(__aarch64__)
+
+// What Linux tells the process, by the names in /proc/cpuinfo: under emulation that file describes
+// another processor.
+inline std::set<std::string> cpu_flags() {
+  static const std::pair<const char*, unsigned long> kNames[] = {
+      {"fp", HWCAP_FP},           {"asimd", HWCAP_ASIMD},       {"aes", HWCAP_AES},
+      {"pmull", HWCAP_PMULL},     {"sha1", HWCAP_SHA1},         {"sha2", HWCAP_SHA2},
+      {"crc32", HWCAP_CRC32},     {"atomics", HWCAP_ATOMICS},   {"fphp", HWCAP_FPHP},
+      {"asimdhp", HWCAP_ASIMDHP}, {"asimdrdm", HWCAP_ASIMDRDM}, {"lrcpc", HWCAP_LRCPC},
+      {"asimddp", HWCAP_ASIMDDP}};
+  std::set<std::string> have;
+  for (const auto& [name, bit] : kNames) {
+    if (getauxval(AT_HWCAP) & bit) have.insert(name);
+  }
+  return have;
+}
+
+#else
+
+inline std::set<std::string> cpu_flags() {
   std::set<std::string> have;
   std::ifstream cpuinfo("/proc/cpuinfo");
   for (std::string line; have.empty() && std::getline(cpuinfo, line);) {
@@ -103,6 +135,15 @@ inline void check_cpu(const Bundle& bundle) {
     std::istringstream flags(line.substr(line.find(':') + 1));
     have.insert(std::istream_iterator<std::string>(flags), {});
   }
+  return have;
+}
+
+#endif
+
+// Makes sure that this processor has the instructions of the library.
+// Throws std::runtime_error with those that it lacks.
+inline void check_cpu(const Bundle& bundle) {
+  const std::set<std::string> have = cpu_flags();
   std::string missing;
   for (const std::string& flag : bundle.cpu_flags) {
     if (have.count(flag) == 0) missing += (missing.empty() ? "" : ", ") + flag;

@@ -20,6 +20,7 @@
 #include "bundle.h"
 #include "model.h"
 #include "npy.h"
+#include "threads.h"
 
 namespace {
 
@@ -31,11 +32,12 @@ constexpr const char* kUsage =
     "  --input X.npy   inputs, float32 [n, channels, size, size] or one without the first axis\n"
     "  --output Y.npy  write the logits, float32 [n, classes]; without it the classes are printed\n"
     "  --repeats N     then measure the first input's latency N times and print the median\n"
-    "  --threads N     threads of the runtime; default 1, and what was compiled for one uses one\n"
+    "  --threads N     threads of the runtime; default those that the bundle was compiled for\n"
     "  --bundle DIR    folder of manifest.json and the library; default the executable's\n";
+using netcarve::kMostThreads;
+
 constexpr int kUserError = 2;
 constexpr int kMostRepeats = 10'000'000;
-constexpr int kMostThreads = 1024;
 constexpr int kWarmUp = 10;
 
 struct Options {
@@ -43,7 +45,7 @@ struct Options {
   fs::path output;
   fs::path bundle;
   int repeats = 0;
-  int threads = 1;
+  int threads = 0;  // the bundle's
 };
 
 int whole_number(const std::string& option, const std::string& text, int most) {
@@ -120,10 +122,10 @@ double quantile(const std::vector<double>& sorted, double fraction) {
   return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
 }
 
-void measure(const netcarve::Model& model, const Options& options) {
+void measure(const netcarve::Model& model, int repeats, int threads) {
   using Clock = std::chrono::steady_clock;
   for (int i = 0; i < kWarmUp; ++i) model.run();
-  std::vector<double> ms(static_cast<std::size_t>(options.repeats));
+  std::vector<double> ms(static_cast<std::size_t>(repeats));
   for (double& one : ms) {
     const Clock::time_point start = Clock::now();
     model.run();
@@ -132,7 +134,7 @@ void measure(const netcarve::Model& model, const Options& options) {
   std::sort(ms.begin(), ms.end());
   std::printf("measured latency: median %.4f ms, p10 to p90: %.4f to %.4f ms, ", quantile(ms, 0.5),
               quantile(ms, 0.1), quantile(ms, 0.9));
-  std::printf("repeats: %d, threads: %d\n", options.repeats, options.threads);
+  std::printf("repeats: %d, threads: %d\n", repeats, threads);
 }
 
 void print_classes(const netcarve::Array& logits) {
@@ -148,8 +150,8 @@ void run(const Options& options) {
   const netcarve::Bundle bundle = netcarve::read_bundle(fs::absolute(options.bundle));
   netcarve::check_cpu(bundle);
   const netcarve::Array x = read_inputs(options.input, bundle.input_shape);
-  // The runtime reads it when it first needs threads.
-  setenv("TVM_NUM_THREADS", std::to_string(options.threads).c_str(), 1);
+  const int threads = options.threads > 0 ? options.threads : bundle.threads;
+  netcarve::use_threads(threads);
   netcarve::Model model(bundle);
   const netcarve::Array logits = infer(model, x);
   if (options.output.empty()) {
@@ -159,7 +161,7 @@ void run(const Options& options) {
   }
   if (options.repeats > 0) {
     model.set_input(x.values.data());
-    measure(model, options);
+    measure(model, options.repeats, threads);
   }
 }
 

@@ -15,6 +15,7 @@ import pytest
 from compilers.devices import LocalCpu
 from search.bundles import verify
 from search.host_lock import HostLock
+from spaces.files import sha256_file
 
 pytestmark = pytest.mark.slow
 
@@ -186,3 +187,37 @@ def test_the_folder_of_the_output_is_made_where_that_is_possible(netcarve, bundl
         done = netcarve(*given, impossible)
         assert (done.exit_code, done.stdout) == (2, "")
         assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+def test_a_signature_is_checked_before_anything_of_the_bundle_is_read(netcarve, damaged, tmp_path):
+    for name in ("mine", "theirs"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True
+        )
+    sign = ["ssh-keygen", "-Y", "sign", "-f", tmp_path / "mine", "-n", "netcarve-bundle"]
+    subprocess.run([*sign, damaged / "manifest.json"], check=True, capture_output=True)
+    verify = ["bundle", "verify", damaged, "--no-measure"]
+    by = ["--signature", damaged / "manifest.json.sig", "--key"]
+    done = netcarve(*verify, *by, tmp_path / "mine.pub")
+    assert done.exit_code == 0, done.stderr
+    assert "by the owner of" in done.stdout
+    assert json.loads(netcarve(*verify, "--json").stdout)["signed"] is False
+    # Corrupt, too: but the signature comes first.
+    (damaged / "library.so").write_bytes(b"")
+    done = netcarve(*verify, *by, tmp_path / "theirs.pub")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no signature of" in done.stderr
+    assert "corrupt" in netcarve(*verify, *by, tmp_path / "mine.pub").stderr
+    # A hash that was mended is not what was signed.
+    manifest = json.loads((damaged / "manifest.json").read_text())
+    manifest["files"]["library.so"]["sha256"] = sha256_file(damaged / "library.so")
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    assert "no signature of" in netcarve(*verify, *by, tmp_path / "mine.pub").stderr
+
+
+@pytest.mark.parametrize("given", ["--signature", "--key"])
+def test_a_signature_needs_a_key_and_a_key_a_signature(netcarve, bundle, given):
+    done = netcarve("bundle", "verify", bundle, given, bundle / "manifest.json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "needs" in done.stderr

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernet import integer_ops
+
 
 class Excite(nn.Module):
     """Squeeze-and-excite of 1x1 convolutions."""
@@ -276,6 +278,72 @@ class Network:
         return torch.randn(self.input_shape, generator=generator)
 
 
+class IntegerLayer(nn.Module):
+    """A linear layer or convolution in integers, its input quantised to the range that it had."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, x: Tensor) -> None:
+        super().__init__()
+        low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+        scale = (high - low) / 255
+        weight = layer.weight.detach()
+        axes = tuple(range(1, weight.dim()))
+        steps = weight.abs().amax(axes) / 127
+        codes = weight / steps.view(-1, *[1] * len(axes))
+        bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.round(-low / scale).int())
+        self.register_buffer("weight", torch.round(codes).to(torch.int8))
+        self.register_buffer("factor", steps * scale)
+        self.register_buffer("bias", torch.round(bias / (steps * scale)).int())
+        self.geometry = (
+            (layer.stride[0], layer.padding[0], layer.groups)
+            if isinstance(layer, nn.Conv2d)
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = integer_ops.quantize(x, self.scale, self.zero)
+        constants = (self.zero, self.weight, self.bias, self.factor)
+        if self.geometry is None:
+            return integer_ops.qlinear(q, *constants)
+        return integer_ops.qconv2d(q, *constants, *self.geometry)
+
+
+def in_integers(module: nn.Module, x: Tensor) -> nn.Module:
+    """`module` with its layers in integers, those that read three colours excepted."""
+    inputs: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, given, __, name=name: inputs.__setitem__(name, given[0])
+        )
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[1] != 3
+    ]
+    module(x)
+    for hook in hooks:
+        hook.remove()
+    for name, given in inputs.items():
+        parent, _, child = name.rpartition(".")
+        layer = module.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        setattr(module.get_submodule(parent), child, IntegerLayer(layer, given))
+    return module.eval()
+
+
+class Pooled(nn.Module):
+    """A maximum between two integer convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 24, 3, 1, 1)
+        self.second, self.head = nn.Conv2d(24, 16, 3, 1, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)))
+        x = F.relu(self.second(F.max_pool2d(x, 2)))
+        return self.head(x.mean((2, 3)))
+
+
 NETWORKS = {
     "mobilenet": Network(MobileNet, (1, 3, 16, 16)),
     "resnet": Network(ResNet, (1, 3, 24, 24)),
@@ -283,4 +351,5 @@ NETWORKS = {
     "hybrid": Network(lambda: Hybrid(pooled_map=False), (1, 3, 16, 16)),
     "hybrid_map": Network(lambda: Hybrid(pooled_map=True), (1, 3, 16, 16)),
     "llama": Network(lambda: Llama("enable_gqa", "repeat_interleave", "expand"), (1, 9), "int64"),
+    "pooled": Network(Pooled, (1, 3, 24, 24)),
 }

@@ -26,10 +26,12 @@ class Board:
     Attributes:
         port: Where it listens.
         folder: Sessions keep their files below it.
+        threads: Most threads of one inference.
         said: The first line of its output.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self.threads = threads
         self.port = free_port()
         self.folder = folder
         self.start()
@@ -43,12 +45,15 @@ class Board:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CLI, "device", "serve", "--port", str(self.port)],
+            [
+                sys.executable, "-c", _CLI, "device", "serve", "--port", str(self.port),
+                "--threads", str(self.threads),
+            ],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(self.folder)},
-        )
+        )  # fmt: skip
         assert self._process.stdout is not None
         self.said = self._process.stdout.readline()
         assert self.said, "the server did not start"

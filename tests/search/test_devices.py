@@ -8,6 +8,7 @@ from compilers.devices import DeviceConfig, LocalCpu, parse_device
 from compilers.errors import DeviceError
 from compilers.targets import host_isas
 from search.devices import (
+    RegisteredDevice,
     add_device,
     device_space,
     find_devices,
@@ -90,7 +91,7 @@ def test_adding_or_probing_again_renews_what_was_found(store, float_device):
         ({"name": "cpu", "isa": "sse"}, NetcarveError, "isa.*avx2"),
         ({"name": "cpu", "thread": 1}, DeviceError, "unknown key 'thread'. Did you mean 'threads'"),
         ({"name": "a b"}, DeviceError, "name: "),
-        ({"name": "cpu", "kind": "gpu"}, UnknownNameError, "'gpu'.*Known: local_cpu"),
+        ({"name": "cpu", "kind": "gpu"}, UnknownNameError, "'gpu'.*Known: .*local_cpu"),
         ({"name": "cpu", "threads": 9999}, DeviceError, "threads"),
     ],
 )
@@ -121,6 +122,16 @@ def test_a_job_with_one_bad_device_adds_none(store, devices, error):
     with pytest.raises(error):
         find_devices(store, devices)
     assert list_devices(store) == []
+
+
+def test_a_job_refuses_a_device_that_is_only_emulated(store):
+    emulated = parse_device({"name": "arm", "kind": "emulated_aarch64", "runtime": "/tvm"})
+    with pytest.raises(SearchError, match=r"arm is of kind 'emulated_aarch64'.*no latencies"):
+        find_devices(store, [DeviceConfig(name="new"), emulated])
+    capabilities = add_device(store, {"name": "cpu"}).capabilities
+    record_devices(store, [RegisteredDevice("arm", emulated, capabilities)])
+    with pytest.raises(SearchError, match="no latencies"):
+        find_devices(store, ["cpu", "arm"])
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_what_is_broken_is_not_declared(tmp_path, monkeypatch, kernel, dtype, ac
         found = device.probe()
     assert found.operators == frozenset(Operator) - {missing}
     assert found.schemes == {"fp32", "w8a8"} - {missing}
-    assert not list((tmp_path / "cache").rglob("probe.json")), "a failure is asked again"
+    assert not list((tmp_path / "cache").rglob("probe*.json")), "a failure is asked again"
 
 
 def test_a_probe_that_times_out_is_no_answer(tmp_path, monkeypatch):
@@ -110,9 +111,16 @@ def test_a_probe_that_cannot_be_stored_is_an_error(tmp_path, monkeypatch):
         other.probe()
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 2}, {"batch": 4}, {"threads": 0}])
-def test_only_one_thread_and_batch_one(wrong):
-    with pytest.raises(DeviceError, match="allowed: 1"):
+@pytest.mark.parametrize(
+    ("wrong", "allowed"),
+    [
+        ({"batch": 4}, "allowed: 1"),
+        ({"threads": 0}, "allowed: >= 1"),
+        ({"threads": 9999}, rf"allowed: 1 to {len(os.sched_getaffinity(0))}, the number of"),
+    ],
+)
+def test_batch_one_and_no_more_threads_than_processors(wrong, allowed):
+    with pytest.raises(DeviceError, match=allowed):
         LocalCpu(DeviceConfig(name="cpu", **wrong))
 
 

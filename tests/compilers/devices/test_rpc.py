@@ -253,8 +253,8 @@ def test_the_kind_is_registered_and_takes_no_other_settings(cache):
     assert isinstance(make_device(RpcConfig(name="board"), cache), RpcDevice)
     with pytest.raises(DeviceError, match="allowed for tvm_rpc: RpcConfig"):
         make_device(DeviceConfig(name="board", kind="tvm_rpc"), cache)
-    with pytest.raises(DeviceError, match="threads is 2; allowed: 1"):
-        make_device(RpcConfig(name="board", threads=2), cache)
+    with pytest.raises(DeviceError, match="batch is 2; allowed: 1"):
+        make_device(RpcConfig(name="board", batch=2), cache)
 
 
 def test_only_loopback_is_safe_from_other_machines():

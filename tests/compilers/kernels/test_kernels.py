@@ -1,19 +1,22 @@
-"""Every kernel on every instruction set of this machine, in child processes."""
+"""Every kernel on every instruction set, emulated where it is not this machine's, in children."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from compilers.targets import host_isas
+from compilers.targets import ISAS, host_isas
+from compilers.toolchain import is_foreign, tool_name
 
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).parent / "kernel_checks.py"
@@ -61,7 +64,24 @@ def child(*arguments: str) -> str:
 
 def every(isa: str) -> int:
     # avx512 shares its arithmetic with avx2 and its vectors with avx512_vnni.
-    return 3 if isa == "avx512" else 1
+    return {"avx512": 3, "neon_dot": 5}.get(isa, 1)
+
+
+FOREIGN = [name for name, isa in ISAS.items() if is_foreign(isa.architecture)]
+
+
+def emulated(isa: str) -> bool:
+    """Whether what emulating a foreign instruction set takes is installed."""
+    architecture = ISAS[isa].architecture
+    needed = (f"qemu-{architecture}", tool_name(architecture, "g++"))
+    return all(map(shutil.which, needed))
+
+
+def executed() -> list[Any]:
+    """Instruction sets of this machine and emulated ones; those that need more are skipped."""
+    missing = pytest.mark.skip(reason="needs qemu-user and the cross compiler")
+    foreign = [pytest.param(isa, marks=() if emulated(isa) else missing) for isa in FOREIGN]
+    return [*host_isas(), *foreign]
 
 
 Children = dict[tuple[str, str], Future[str]]
@@ -73,10 +93,11 @@ def children() -> Iterator[Children]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         outputs = {
             ("outputs", isa): pool.submit(child, str(CHECKS), isa, str(every(isa)))
-            for isa in host_isas()
+            for isa in (*host_isas(), *filter(emulated, FOREIGN))
         }
         assembly = {
-            ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa) for isa in host_isas()
+            ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa)
+            for isa in (*host_isas(), *FOREIGN)
         }
         threads = {
             ("threads", isa): pool.submit(child, str(CHECKS), isa, "threads") for isa in host_isas()
@@ -85,7 +106,7 @@ def children() -> Iterator[Children]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", host_isas())
+@pytest.mark.parametrize("isa", executed())
 def test_outputs_match_the_references_and_stay_in_bounds(isa: str, children: Children) -> None:
     result = json.loads(children["outputs", isa].result())
     assert result["failures"] == []
@@ -127,3 +148,20 @@ def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
         # threads divide a loop.
         assert "AllocWorkspace@" not in code, kernel
         assert ("ParallelLaunch" in code) == kernel.startswith("two threads"), kernel
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("neon_dot" not in FOREIGN, reason="this machine is of that architecture")
+def test_code_for_arm_sums_integers_by_sdot(children: Children) -> None:
+    for kernel, code in json.loads(children["assembly", "neon_dot"].result()).items():
+        instructions = re.findall(r"^\t([a-z]\w+)", code, re.MULTILINE)
+        dots, multiply_adds = instructions.count("sdot"), instructions.count("fmla")
+        if "uint8" in kernel:
+            assert dots >= 8, kernel
+            assert multiply_adds == 0, kernel
+            # Neither products of two elements nor those of the later usdot.
+            assert not {"smlal", "umlal", "mla", "usdot", "udot"} & set(instructions), kernel
+        else:
+            assert multiply_adds >= 8, kernel
+            assert dots == 0, kernel
+        assert "AllocWorkspace" not in code, kernel

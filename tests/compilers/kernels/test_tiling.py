@@ -39,7 +39,7 @@ def test_row_runs_cover_every_row_once(total: int, size: int) -> None:
     assert rows == list(range(total))
 
 
-@given(channels=st.integers(1, 300), lanes=st.sampled_from([8, 16]), limit=st.integers(1, 4))
+@given(channels=st.integers(1, 300), lanes=st.sampled_from([4, 8, 16]), limit=st.integers(1, 4))
 def test_blocks_cover_every_channel_once(channels: int, lanes: int, limit: int) -> None:
     blocks = channel_blocks(channels, lanes)
     covered = []

@@ -14,7 +14,8 @@ from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_ep
 from compilers.kernels.gemm import matrix_constants
 from compilers.kernels.packing import checked, pad_channels
 from compilers.kernels.tiling import out_size
-from compilers.kernels.winograd import WinogradCode, saves_products, transform_weight
+from compilers.kernels.winograd import saves_products, transform_weight
+from compilers.kernels.winograd_code import WinogradCode
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:

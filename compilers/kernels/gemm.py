@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 
+_ROWS_PER_WEIGHT = 4
+"""Multiplications that take as long as reading a weight from a second-level cache or beyond."""
+
+
 @dataclass(frozen=True)
 class Gemm(Kernel):
     """`out[m, n] = epilogue(x[m, k] @ weight[n, k].T + bias)`.
@@ -173,9 +177,9 @@ class _GemmCode:
         columns = block_runs(blocks, size.vectors)
         row_counts = [tiles for _, tiles, _ in rows]
         column_counts = [run.count for run in columns]
-        cycles = (
-            kernel.m * kernel.k * kernel.n * cost / (2 * isa.vector_lanes * self.operands.group)
-        )
+        # A product of few rows waits for its weights.
+        work = max(kernel.m, _ROWS_PER_WEIGHT) * kernel.k * kernel.n * cost
+        cycles = work / (2 * isa.vector_lanes * self.operands.group)
         by_rows = even_division(sum(row_counts), sum(column_counts), isa.threads)
         counts = row_counts if by_rows else column_counts
         chunks = thread_chunks(isa, cycles, sum(counts))

@@ -21,6 +21,9 @@ from compilers.toolchain import is_foreign, tool_name
 ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).parent / "kernel_checks.py"
 
+_DIVIDED = [isa for isa in host_isas() if isa != "avx512"]
+"""Where threads are tested: loops are divided alike, and avx512 has nothing of its own."""
+
 ASSEMBLY = """
 import json, sys
 from compilers.kernel_library import compile_kernel
@@ -37,7 +40,7 @@ kernels = [
 ]
 codes = {str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}
 two = isa.with_threads(2)
-for kernel in (Gemm(197, 64, 400), Conv(14, 14, 64, 96, 3, 1), Depthwise(56, 56, 96, 3, 1)):
+for kernel in (Gemm(197, 64, 400), Conv(28, 28, 64, 96, 3, 2), Depthwise(56, 56, 96, 3, 1)):
     codes[f"two threads: {kernel}"] = compile_kernel(kernel, two).inspect_source("asm")
 print(json.dumps(codes))
 """
@@ -100,7 +103,7 @@ def children() -> Iterator[Children]:
             for isa in (*host_isas(), *FOREIGN)
         }
         threads = {
-            ("threads", isa): pool.submit(child, str(CHECKS), isa, "threads") for isa in host_isas()
+            ("threads", isa): pool.submit(child, str(CHECKS), isa, "threads") for isa in _DIVIDED
         }
         yield outputs | assembly | threads
 
@@ -116,7 +119,7 @@ def test_outputs_match_the_references_and_stay_in_bounds(isa: str, children: Chi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", host_isas())
+@pytest.mark.parametrize("isa", _DIVIDED)
 def test_two_threads_give_the_same_bits_as_one(isa: str, children: Children) -> None:
     result = json.loads(children["threads", isa].result())
     assert result["failures"] == []

@@ -54,7 +54,8 @@ def measure_in_child(
     """Time `calls` against each other; the first has a second instance for the A/A ratio.
 
     Args:
-        calls: What to time.
+        calls: What to time; one at a time on several threads, because idle workers of one runtime
+            spin for a while on the processors of another.
         config: How long.
         threads: Threads of one inference, and processors that the child may use.
         timeout: Seconds until the child is killed.
@@ -126,9 +127,10 @@ def geomean(values: Sequence[float]) -> float:
     return exp(sum(map(log, values)) / len(values))
 
 
-def _compiled(call: Call, x: Any, _threads: int) -> Callable[[], object]:
-    from compilers.runtime import Model
+def _compiled(call: Call, x: Any, threads: int) -> Callable[[], object]:
+    from compilers.runtime import Model, use_threads
 
+    use_threads(threads)
     model = Model(Path(call.file), str(x.dtype))
     tensor, main = model.tensor(x), model.main
     return lambda: main(tensor)

@@ -3,8 +3,9 @@
 Five stock networks (`_stock_nets.py`) in float32, in W8A8 after post-training quantisation and in
 float32 on two threads, and ten random float32 subnets of the digits space. Each is checked against
 torch, then timed interleaved with ONNX Runtime's float32 session in a process of its own, which is
-pinned and holds the host lock; five processes each, medians over processes. A process whose A/A
-ratio is over 1.03 is inconclusive and repeated, at most three times.
+pinned and holds the host lock; five processes each, medians over processes. On two threads, where
+idle workers of one runtime spin beside the other, processes of one runtime each take turns. When
+the A/A ratio is over 1.03 that is inconclusive and repeated, at most three times.
 
 Printed beside that, from one process per network: ONNX Runtime on a static QDQ model (per channel,
 calibrated on the same inputs), eager torch, torch.compile (needs a C++ compiler) and OpenVINO where
@@ -57,15 +58,12 @@ class Effort:
 
     Attributes:
         processes: Processes per comparison.
-        config: Of each of them, on one thread.
-        threads_config: The same on two threads: long batches, because idle workers of one runtime
-            spin for a while beside the other.
+        config: Of each of them.
         compile: Whether torch.compile is timed.
     """
 
     processes: int
     config: MeasurementConfig
-    threads_config: MeasurementConfig
     compile: bool
 
 
@@ -103,13 +101,26 @@ def compare(
     result = Comparison(tuple(calls))
     for _ in range(processes):
         for _ in range(ATTEMPTS):
-            measured = measure_in_child(list(calls.values()), config, threads)
-            if 1 / LARGEST_AA_RATIO <= measured[0].aa_ratio <= LARGEST_AA_RATIO:
+            medians, aa_ratio = _medians(list(calls.values()), config, threads)
+            if 1 / LARGEST_AA_RATIO <= aa_ratio <= LARGEST_AA_RATIO:
                 break
         else:
             result.inconclusive += 1
-        result.rows.append([measurement.median_ms for measurement in measured])
+        result.rows.append(medians)
     return result
+
+
+def _medians(
+    calls: list[Call], config: MeasurementConfig, threads: int
+) -> tuple[list[float], float]:
+    """Milliseconds of every call, and the A/A ratio of the first."""
+    if threads == 1:
+        measured = measure_in_child(calls, config)
+        return [measurement.median_ms for measurement in measured], measured[0].aa_ratio
+    *medians, again = (
+        measure_in_child([call], config, threads)[0].median_ms for call in (*calls, calls[0])
+    )
+    return medians, again / medians[0]
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -136,8 +147,7 @@ def against_onnxruntime(
     if not calls or not model.exists():
         return Comparison(())
     calls["onnxruntime"] = Call("onnxruntime", str(model), given)
-    config = effort.config if threads == 1 else effort.threads_config
-    return compare(calls, config, effort.processes, threads)
+    return compare(calls, effort.config, effort.processes, threads)
 
 
 def other_runtimes(name: str, folder: Path, effort: Effort) -> dict[str, float | str]:
@@ -251,13 +261,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short process, no torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    effort = Effort(
-        PROCESSES, MeasurementConfig(), MeasurementConfig(batch_ms=30.0, min_repeats=20), True
-    )
+    effort = Effort(PROCESSES, MeasurementConfig(), compile=True)
     if options.quick:
-        short = MeasurementConfig(min_repeats=15, max_repeats=30)
-        long = MeasurementConfig(batch_ms=30.0, min_repeats=10, max_repeats=15)
-        effort = Effort(1, short, long, False)
+        effort = Effort(1, MeasurementConfig(min_repeats=15, max_repeats=30), compile=False)
     chosen = options.only or [*STOCK, DIGITS]
     nets: dict[str, dict[str, float]] = {}
     digits_ratios: list[float] = []

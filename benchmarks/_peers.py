@@ -54,8 +54,8 @@ def measure_in_child(
     """Time `calls` against each other; the first has a second instance for the A/A ratio.
 
     Args:
-        calls: What to time; one at a time on several threads, because idle workers of one runtime
-            spin for a while on the processors of another.
+        calls: What to time. On several threads a single one, of which there is no second instance:
+            idle workers spin for a while on the processors that others need.
         config: How long.
         threads: Threads of one inference, and processors that the child may use.
         timeout: Seconds until the child is killed.
@@ -188,21 +188,22 @@ def _main(given: str, returned: str) -> None:
     calls, threads = [Call(**call) for call in request["calls"]], int(request["threads"])
     if not any(call.runtime in _TORCH for call in calls):
         sys.modules["torch"] = None  # type: ignore[assignment]
-    cpus = sorted(os.sched_getaffinity(0))[-threads:]
-    os.sched_setaffinity(0, cpus)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     from compilers.measurement import MeasurementConfig, measure_interleaved
     from search.host_lock import HostLock
 
+    # Workers of a second instance would spin on the processors of the first.
+    twin = calls[:1] if threads == 1 else []
     functions = []
-    for call in [*calls, calls[0]]:
+    for call in [*calls, *twin]:
         x = np.ascontiguousarray(np.load(call.input)[:1])
         functions.append(_RUNTIMES[call.runtime](call, x, threads))
         functions[-1]()
-    # This thread alone: the workers of the runtimes keep the other processors.
-    os.sched_setaffinity(0, cpus[:1])
     with HostLock().exclusive("a benchmark", on_wait=waiting):
         config = MeasurementConfig(**request["config"])
-        measured = measure_interleaved(functions[:-1], config, functions[-1])
+        measured = measure_interleaved(
+            functions[: len(calls)], config, functions[-1] if twin else None
+        )
     Path(returned).write_text(json.dumps([measurement.to_json() for measurement in measured]))
 
 

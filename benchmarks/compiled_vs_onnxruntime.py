@@ -17,68 +17,18 @@ hardswish): only its time is used.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
-from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _figures import show_figures
+from _peers import Call, geomean, measure_in_child
+from _subnets import BuiltSubnet, build_subnets
 
-SPACE = "mobilenetv3_digits"
 SUBNETS = 5
 SEED = 20
 TARGETS = {"fp32_geomean": ["<=", 1.0], "int8_geomean": ["<=", 1.0]}
-
-
-def prepare(folder: Path) -> list[dict[str, Any]]:
-    """Build and export the subnets; one entry per subnet for `measure`."""
-    import torch
-
-    from compilers import DeviceConfig, LocalCpu
-    from search.host_lock import HostLock
-    from spaces import get_space
-    from spaces.population import sample
-    from supernet import DataConfig, build_supernet, load_data, resize
-    from supernet import prepare as extract
-
-    torch.manual_seed(SEED)
-    space = get_space(SPACE)
-    supernet, data = build_supernet(space), load_data(DataConfig())
-    rng = np.random.default_rng(SEED)
-    entries = []
-    compiling = HostLock().shared("building the benchmark's subnets", on_wait=_waiting)
-    with compiling, LocalCpu(DeviceConfig(name="benchmark")) as device:
-        for name, bits in (("fp32", 32), ("int8", 8)):
-            restricted = space.restrict(choices={"*.w_bits": [bits]})
-            for index, row in enumerate(sample(restricted, SUBNETS, rng)):
-                config = restricted.from_indices(row)
-                images = data.train.images[:128]
-                supernet.calibrate([(config, resize(images, config["resolution"]))])
-                subnet = extract(supernet, config, data)
-                sample_input = resize(data.selection.images[:8], subnet.resolution).numpy()
-                label = f"{name}-{index}"
-                build = device.build(subnet, subnet.specs, folder / label, sample_input)
-                difference = device.export_onnx(build, folder / f"{label}.onnx")
-                print(
-                    f"built {label}: resolution {subnet.resolution}, {len(build.kernels)} kernels, "
-                    f"{build.seconds:.1f} s, differs {build.difference:.0e} (ONNX {difference:.0e})"
-                )
-                entries.append(
-                    {
-                        "label": label,
-                        "precision": name,
-                        "library": str(build.library),
-                        "onnx": str(folder / f"{label}.onnx"),
-                        "input": str(build.folder / "input.npy"),
-                    }
-                )
-    return entries
 
 
 def fully_quantised(path: Path) -> Path:
@@ -122,92 +72,45 @@ def fully_quantised(path: Path) -> Path:
     return target
 
 
-def measure(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Time every library and its ONNX twin interleaved; run in a process without torch."""
-    from compilers.measurement import MeasurementConfig, measure_interleaved
-    from compilers.runtime import Model
+def measure(subnets: list[BuiltSubnet]) -> list[dict[str, Any]]:
+    """Time every library and its ONNX twin interleaved, in one child process."""
+    from compilers.measurement import MeasurementConfig
 
-    functions: list[Callable[[], object]] = []
+    calls: list[Call] = []
     spans: list[range] = []
-    for entry in entries:
-        x = np.load(entry["input"])[:1]
-        start = len(functions)
-        functions += [_compiled(Model(Path(entry["library"])), x), _onnxruntime(entry["onnx"], x)]
-        if entry["precision"] == "int8":
-            functions.append(_onnxruntime(entry["onnx"], x, {"session.disable_quant_qdq": "1"}))
-            functions.append(_onnxruntime(str(fully_quantised(Path(entry["onnx"]))), x))
-        spans.append(range(start, len(functions)))
-    twin = _compiled(Model(Path(entries[0]["library"])), np.load(entries[0]["input"])[:1])
-    config = MeasurementConfig(min_repeats=100, max_repeats=600)
-    measured = measure_interleaved(functions, config, twin)
+    for subnet in subnets:
+        start, given = len(calls), str(subnet.build.folder / "input.npy")
+        calls.append(Call("compiled", str(subnet.build.library), given))
+        calls.append(Call("onnxruntime", str(subnet.onnx), given))
+        if subnet.precision == "int8":
+            floating = {"session.disable_quant_qdq": "1"}
+            calls.append(Call("onnxruntime", str(subnet.onnx), given, floating))
+            calls.append(Call("onnxruntime", str(fully_quantised(subnet.onnx)), given))
+        spans.append(range(start, len(calls)))
+    measured = measure_in_child(calls, MeasurementConfig(min_repeats=100, max_repeats=600))
     return [
         {
-            **entry,
+            "label": subnet.label,
+            "precision": subnet.precision,
             "compiled": measured[span[0]].to_json(),
             "onnxruntime": [measured[index].to_json() for index in span[1:]],
         }
-        for entry, span in zip(entries, spans, strict=True)
+        for subnet, span in zip(subnets, spans, strict=True)
     ]
-
-
-def _compiled(model: Any, x: Any) -> Callable[[], object]:
-    tensor, main = model.tensor(x), model.main
-    return lambda: main(tensor)
-
-
-def _onnxruntime(path: str, x: Any, settings: dict[str, str] | None = None) -> Callable[[], object]:
-    from compilers.onnx_export import ort_session
-
-    session = ort_session(Path(path), batch=1, settings=settings)
-    binding = session.io_binding()
-    binding.bind_cpu_input(session.get_inputs()[0].name, x)
-    binding.bind_output(session.get_outputs()[0].name)
-    return lambda: session.run_with_iobinding(binding)
-
-
-def _child(folder: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    given, returned = folder / "entries.json", folder / "measured.json"
-    given.write_text(json.dumps(entries))
-    root = str(Path(__file__).resolve().parent.parent)
-    subprocess.run(
-        [sys.executable, __file__, "--measure", str(given), str(returned)],
-        check=True,
-        env={**os.environ, "TVM_USE_RUNTIME_LIB": "1", "PYTHONPATH": root},
-    )
-    return json.loads(returned.read_text())
-
-
-def _measure_files(given: str, returned: str) -> None:
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    from search.host_lock import HostLock
-
-    entries = json.loads(Path(given).read_text())
-    with HostLock().exclusive("benchmark against ONNX Runtime", on_wait=_waiting):
-        rows = measure(entries)
-    Path(returned).write_text(json.dumps(rows))
-
-
-def _waiting(holders: Any, seconds: float) -> None:
-    print(f"waiting for {', '.join(map(str, holders))}, {seconds:.0f} s so far", file=sys.stderr)
-
-
-def geomean(values: list[float]) -> float:
-    """The geometric mean of positive numbers."""
-    return exp(sum(map(log, values)) / len(values))
 
 
 def main() -> None:
     """Print the table and, with --json, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        _measure_files(*options.measure)
-        return
+    from compilers import DeviceConfig, LocalCpu
+
     with tempfile.TemporaryDirectory(prefix="netcarve-benchmark-") as scratch:
-        rows = _child(Path(scratch), prepare(Path(scratch)))
+        with LocalCpu(DeviceConfig(name="benchmark")) as device:
+            counts = {"fp32": SUBNETS, "int8": SUBNETS}
+            subnets = build_subnets(device, Path(scratch), counts, SEED)
+        rows = measure(subnets)
     ratios: dict[str, list[float]] = {"fp32": [], "int8": []}
     print("\nMicroseconds per inference, median (p10..p90 of the two compared)")
     print(f"{'subnet':<8} {'netcarve':>9} {'ONNX Runtime':>22} {'ratio':>7}")

@@ -12,6 +12,7 @@ from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index
 from compilers.kernels.epilogue import Epilogue, EpilogueCode, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants
+from compilers.kernels.nibbles import check_weight_bits
 from compilers.kernels.register_tile import Operands, RegisterTile
 from compilers.kernels.tiling import (
     Block,
@@ -50,6 +51,7 @@ class Conv(Kernel):
         kernel: side of the window, odd.
         stride: 1 or 2.
         input_layout: `nhwc` ([H * W, C]) or `nchw` ([1, C, H, W] float32, a network's input).
+        weight_bits: width in which integer weights are held, 8 or 4.
     """
 
     kind: ClassVar[str] = "conv"
@@ -65,8 +67,10 @@ class Conv(Kernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_weight_bits(self.weight_bits, self.input_dtype == "uint8")
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
         sizes = (self.height, self.width, self.in_channels, self.out_channels)
         if min(sizes) < 1:
@@ -126,7 +130,8 @@ class Conv(Kernel):
             # The reduction runs over rows and columns of the window, then input channels.
             weight = weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
         depth = self.kernel**2 * self.in_channels
-        return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
+        matrix = (self.out_channels, depth)
+        return matrix_constants(isa, self.epilogue, weight, matrix, params, self.weight_bits)
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""
@@ -154,10 +159,13 @@ class _ConvCode:
         if kernel.residual is not None:
             residual = em.argument("residual", kernel.output_shape, kernel.residual)
         depth = kernel.kernel**2 * kernel.in_channels
-        self.operands = Operands(em, len(blocks), depth, isa.vector_lanes, self.dot)
+        self.operands = Operands(
+            em, len(blocks), depth, isa.vector_lanes, self.dot, kernel.weight_bits
+        )
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
+        self.operands.widen()
 
         self.border = kernel.kernel // 2 if self.dot else 0
         self.source = x

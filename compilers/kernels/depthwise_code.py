@@ -17,6 +17,7 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
+from compilers.kernels.nibbles import WeightArgument
 from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs
 from compilers.kernels.window import copy_inside, fill_border, window_rows
 
@@ -52,10 +53,12 @@ class DepthwiseCode:
     ) -> None:
         kernel, em = self.kernel, self.em
         self.x = em.argument("x", kernel.input_shape, kernel.input_dtype)
-        self.weight = em.argument("weight", weight_shape, weight_dtype)
+        held = WeightArgument(em, weight_shape, weight_dtype, kernel.weight_bits)
         self.start = em.argument("start", (kernel.channels,), start_dtype)
         self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, self.isa.vector_lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
+        held.widen(4 * self.lanes)
+        self.weight = held.buffer
 
     def each_block(self, body: Callable[[Index, Index], None]) -> Any:
         """Run `body(block, first channel)` over the channels, and close the function."""

@@ -16,6 +16,7 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell
+from compilers.kernels.nibbles import WeightArgument
 from compilers.kernels.tiling import MIN_CHAINS, Block
 
 
@@ -24,7 +25,6 @@ class Operands:
 
     Attributes:
         dot: the integer dot product, or None for float32.
-        weight: [blocks, steps, lanes * group].
         start: [blocks * lanes], bias of each output channel.
         vector_lanes: lanes of a full block.
     """
@@ -36,6 +36,7 @@ class Operands:
         depth: int,
         vector_lanes: int,
         dot: IntegerDot | None,
+        weight_bits: int = 8,
     ) -> None:
         self.em = em
         self.dot = dot
@@ -43,8 +44,17 @@ class Operands:
         self.group = dot.group if dot else 1
         self.accumulator_dtype = "int32" if dot else "float32"
         shape = (blocks, depth // self.group, vector_lanes * self.group)
-        self.weight = em.argument("weight", shape, dot.weight_dtype if dot else "float32")
+        self.held = WeightArgument(em, shape, dot.weight_dtype if dot else "float32", weight_bits)
         self.start = em.argument("start", (blocks * vector_lanes,), self.accumulator_dtype)
+
+    def widen(self) -> None:
+        """Emit the widening of weights that are held in fewer bits; after the last argument."""
+        self.held.widen(4 * self.vector_lanes)
+
+    @property
+    def weight(self) -> Buffer:
+        """[blocks, steps, lanes * group], widened."""
+        return self.held.buffer
 
     def activation(self, source: Buffer, index: Sequence[Index]) -> Expr:
         """The scalar that one step broadcasts: one float, or `group` integers in 32 bits.

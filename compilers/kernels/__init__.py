@@ -5,6 +5,7 @@ from compilers.kernels.depthwise import Depthwise
 from compilers.kernels.elementwise import Dequantize, Quantize
 from compilers.kernels.gemm import Gemm
 from compilers.kernels.squeeze_excite import GlobalPool, SqueezeExcite
+from compilers.kernels.weight_only import WeightOnlyGemm
 
 __all__ = [
     "Conv",
@@ -14,4 +15,5 @@ __all__ = [
     "GlobalPool",
     "Quantize",
     "SqueezeExcite",
+    "WeightOnlyGemm",
 ]

@@ -70,7 +70,7 @@ class Conv(Kernel):
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
-        check_weight_bits(self.weight_bits, self.input_dtype == "uint8")
+        check_weight_bits(self.weight_bits, self.input_dtype)
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
         sizes = (self.height, self.width, self.in_channels, self.out_channels)
         if min(sizes) < 1:
@@ -165,7 +165,6 @@ class _ConvCode:
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
-        self.operands.widen()
 
         self.border = kernel.kernel // 2 if self.dot else 0
         self.source = x
@@ -179,7 +178,8 @@ class _ConvCode:
                 self.dot.activation_dtype,
             )
         cost = 2.0 if self.dot is not None and self.dot.group == 2 else 1.0
-        tile = matrix_tile(kernel.out_width, len(blocks), isa.vector_registers, cost)
+        registers = isa.vector_registers - self.operands.weight.registers
+        tile = matrix_tile(kernel.out_width, len(blocks), registers, cost)
         in_width = kernel.width + 2 * self.border
         runs = column_runs(
             kernel.out_width, in_width, kernel.kernel, kernel.stride, tile.rows, self.border

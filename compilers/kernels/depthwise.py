@@ -12,7 +12,7 @@ from compilers.intrinsics import WidenedDot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, PairedCode
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
-from compilers.kernels.nibbles import check_weight_bits, packed_weight
+from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import checked, integer_bias
 from compilers.kernels.tiling import out_size
 from spaces.layer_spec import Activation
@@ -53,7 +53,7 @@ class Depthwise(Kernel):
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
-        check_weight_bits(self.weight_bits, self.input_dtype == "uint8")
+        check_weight_bits(self.weight_bits, self.input_dtype)
         if min(self.height, self.width) < 1:
             raise KernelError(f"depthwise image of {self.height} x {self.width}: must be >= 1")
         if self.channels < 8 or self.channels % 8:
@@ -109,7 +109,7 @@ class Depthwise(Kernel):
             packed: NDArray[Any] = _pack_interleaved(windows, self.lanes(isa))
         else:
             packed = _pack_pairs(windows)
-        return packed_weight(packed, self.weight_bits), start, scale, *tail.scalars(params)
+        return held_weight(packed, self.weight_bits), start, scale, *tail.scalars(params)
 
     def lanes(self, isa: Isa) -> int:
         """Vector length: the registers', or 8 when there are only 8 channels."""

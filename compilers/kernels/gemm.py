@@ -13,7 +13,7 @@ from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
 from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
-from compilers.kernels.nibbles import check_weight_bits, packed_weight
+from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -58,7 +58,7 @@ class Gemm(Kernel):
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
-        check_weight_bits(self.weight_bits, self.input_dtype == "uint8")
+        check_weight_bits(self.weight_bits, self.input_dtype)
         if min(self.m, self.k, self.n) < 1:
             raise KernelError(f"gemm of {self.m} x {self.k} x {self.n}: every size must be >= 1")
         if self.input_dtype == "uint8" and self.k % 4:
@@ -127,7 +127,7 @@ def matrix_constants(
     start = integer_bias(matrix, checked("bias", params.bias, (n,), np.int32), zero_point)
     scale = checked("scale", params.scale, (n,), np.float32) * fold
     return (
-        packed_weight(pack_integer_matrix(matrix, lanes, integer_dot(isa)), weight_bits),
+        held_weight(pack_integer_matrix(matrix, lanes, integer_dot(isa)), weight_bits),
         pad_channels(start, lanes),
         pad_channels(scale, lanes),
         *epilogue.scalars(params),
@@ -157,9 +157,9 @@ class _GemmCode:
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
-        self.operands.widen()
         cost = 2.0 if self.widened else 1.0
-        size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
+        registers = isa.vector_registers - self.operands.weight.registers
+        size = matrix_tile(kernel.m, len(blocks), registers, cost)
         self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
         for first, tiles, rows in row_runs(kernel.m, size.rows):
 

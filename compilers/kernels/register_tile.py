@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import lcm
 
 from compilers.intrinsics import IntegerDot
 from compilers.kernels.emitter import (
@@ -25,6 +26,7 @@ class Operands:
 
     Attributes:
         dot: the integer dot product, or None for float32.
+        weight: [blocks, steps, lanes * group].
         start: [blocks * lanes], bias of each output channel.
         vector_lanes: lanes of a full block.
     """
@@ -44,17 +46,8 @@ class Operands:
         self.group = dot.group if dot else 1
         self.accumulator_dtype = "int32" if dot else "float32"
         shape = (blocks, depth // self.group, vector_lanes * self.group)
-        self.held = WeightArgument(em, shape, dot.weight_dtype if dot else "float32", weight_bits)
+        self.weight = WeightArgument(em, shape, dot, weight_bits)
         self.start = em.argument("start", (blocks * vector_lanes,), self.accumulator_dtype)
-
-    def widen(self) -> None:
-        """Emit the widening of weights that are held in fewer bits; after the last argument."""
-        self.held.widen(4 * self.vector_lanes)
-
-    @property
-    def weight(self) -> Buffer:
-        """[blocks, steps, lanes * group], widened."""
-        return self.held.buffer
 
     def activation(self, source: Buffer, index: Sequence[Index]) -> Expr:
         """The scalar that one step broadcasts: one float, or `group` integers in 32 bits.
@@ -120,7 +113,7 @@ class RegisterTile:
         """
         operands, em = self.operands, self.operands.em
         weights = [
-            em.let(load(operands.weight, [b.index + self.shift, k, 0], b.lanes * operands.group))
+            operands.weight.load([b.index + self.shift, k, 0], b.lanes * operands.group)
             for b in self.blocks
         ]
         for row, line in enumerate(self.sums[chain]):
@@ -142,12 +135,15 @@ class RegisterTile:
         def once(k: Index, chain: int) -> None:
             self.step(k, lambda row: activations(row, k), chain)
 
-        def turn(k: Index) -> None:
-            for chain in range(self.chains):
-                once(k * self.chains + chain, chain)
+        # Rows that share their bytes are taken in one turn.
+        length = lcm(self.chains, self.operands.weight.rows_per_byte)
 
-        self.operands.em.loop(steps // self.chains, turn)
-        for k in range(steps // self.chains * self.chains, steps):
+        def turn(k: Index) -> None:
+            for i in range(length):
+                once(k * length + i, i % self.chains)
+
+        self.operands.em.loop(steps // length, turn)
+        for k in range(steps // length * length, steps):
             once(k, k % self.chains)
 
     def cells(self, pixel: Callable[[int], Index]) -> list[Cell]:

@@ -175,3 +175,10 @@ def look_up(table: Sequence[float], indices: Any) -> Any:
     """
     entries = tirx.Shuffle([tirx.const(entry, "float32") for entry in table], list(range(16)))
     return _intrinsic("float32x16", "llvm.x86.avx512.permvar.sf.512", entries, indices)
+
+
+def prefetch(buffer: Any, index: Sequence[Any]) -> Any:
+    """A statement that fetches the cache line of an element; it may lie behind the buffer."""
+    address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, list(index)))
+    read, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))

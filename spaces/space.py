@@ -325,9 +325,7 @@ def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[C
     """The choices of a dimension that a device executes."""
     if dimension.kind is DimensionKind.W_BITS:
         bits = {
-            bits_of(scheme)
-            for scheme in capabilities.schemes
-            if not precision(scheme).weight_only
+            bits_of(scheme) for scheme in capabilities.schemes if not precision(scheme).weight_only
         }
         return {c for c in dimension.choices if c in bits}
     if dimension.kind in _CHOSEN and _CHOSEN[dimension.kind] not in capabilities.operators:

@@ -87,7 +87,9 @@ class Gemm(Kernel):
         weight = params.weight
         if weight is not None and weight.ndim == 4:
             weight = weight.reshape(weight.shape[:2])
-        return matrix_constants(isa, self.epilogue, weight, (self.n, self.k), params, self.weight_bits)
+        return matrix_constants(
+            isa, self.epilogue, weight, (self.n, self.k), params, self.weight_bits
+        )
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""

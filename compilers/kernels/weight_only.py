@@ -7,20 +7,21 @@ so that a scale costs one multiply-add per group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tvm import tirx
 
 from compilers.errors import KernelError
-from compilers.intrinsics import look_up
+from compilers.intrinsics import look_up, prefetch
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, broadcast, cast, load, splat
 from compilers.kernels.epilogue import Cell, Epilogue, EpilogueCode, layer_epilogue
 from compilers.kernels.packing import checked, pack_matrix, pad_channels
 from compilers.kernels.tiling import (
     Block,
+    BlockRun,
     block_runs,
     channel_blocks,
     even_parts,
@@ -39,7 +40,10 @@ _NIBBLES = 8
 """4-bit weights of one output channel in an int32."""
 
 _CHAINS = 4
-"""Partial sums of a tile with one row: a product needs one multiply-add in three instructions."""
+"""Least partial sums of a tile, and most vectors of outputs: a multiply-add is one in three
+instructions, and four streams of weights keep memory busier than one."""
+
+_PREFETCH_BYTES = 1024
 
 _STEPS = 32
 """Inputs whose products are unrolled where a tile has one row; every group size is a multiple."""
@@ -155,9 +159,11 @@ class _WeightOnlyCode:
         self.kernel = kernel
         self.isa = isa
         self.em = Emitter()
-        # Half of the registers hold the sums of a group, the other half may hold the totals.
-        self.rows = even_parts(kernel.m, isa.vector_registers * 3 // 8)[0]
-        self.chains = max(1, _CHAINS // self.rows)
+        # As many registers may hold the totals.
+        sums = isa.vector_registers * 3 // 8
+        self.rows = even_parts(kernel.m, sums)[0]
+        self.vectors = min(_CHAINS, max(1, sums // self.rows))
+        self.chains = max(1, _CHAINS // (self.rows * self.vectors))
 
     def build(self) -> Any:
         kernel, em, lanes = self.kernel, self.em, self.isa.vector_lanes
@@ -174,82 +180,109 @@ class _WeightOnlyCode:
         self.tail = EpilogueCode(em, kernel.epilogue, len(blocks) * lanes, lanes, residual)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
         cycles = kernel.m * kernel.k * kernel.n * _CYCLES_PER_WEIGHT
-        for run in block_runs(blocks, 1):
+        for run in block_runs(blocks, self.vectors):
             chunks = thread_chunks(self.isa, cycles, run.count)
+            members = blocks[run.first : run.first + run.width]
 
-            def chunk(i: Index, run: Any = run, chunks: int = chunks) -> None:
+            def chunk(
+                i: Index, run: BlockRun = run, chunks: int = chunks, members: list[Block] = members
+            ) -> None:
                 first, count = em.share(run.count, i, chunks)
-                em.loop(count, lambda j: self.block(blocks[run.first], j), start=first)
+                em.loop(count, lambda j: self.block_group(members, j * len(members)), start=first)
 
             em.parallel(chunks, chunk)
         return em.function(kernel.symbol(self.isa))
 
-    def block(self, block: Block, shift: Index) -> None:
-        """All rows of the vector of outputs `shift` blocks behind `block`."""
+    def block_group(self, blocks: list[Block], shift: Index) -> None:
+        """All rows of the vectors of outputs `shift` blocks behind `blocks`."""
         for first, tiles, rows in row_runs(self.kernel.m, self.rows):
 
             def tile(i: Index, first: int = first, rows: int = rows) -> None:
-                self.tile(block, shift, first + i * rows, rows)
+                self.tile(blocks, shift, first + i * rows, rows)
 
             self.em.loop(tiles, tile)
 
-    def tile(self, block: Block, shift: Index, row: Index, rows: int) -> None:
-        kernel, em, lanes = self.kernel, self.em, block.lanes
-        index, channel = block.index + shift, block.channel + shift * self.isa.vector_lanes
-        totals = [em.register(lanes) for _ in range(rows)]
-        sums = [[em.register(lanes) for _ in range(self.chains)] for _ in range(rows)]
-        for total in totals:
-            em.store(total, [0], load(self.start, [channel], lanes), lanes)
+    def tile(self, blocks: list[Block], shift: Index, row: Index, rows: int) -> None:
+        """The sums of some rows and vectors of outputs, group after group."""
+        kernel, em = self.kernel, self.em
+        cells = [
+            Cell(
+                row + r,
+                block.channel + shift * self.isa.vector_lanes,
+                block.lanes,
+                block.valid,
+                em.register(block.lanes),
+                follows=i > 0,
+            )
+            for r in range(rows)
+            for i, block in enumerate(blocks)
+        ]
+        for cell in cells:
+            start = load(self.start, [cell.channel], cell.lanes)
+            em.store(cell.accumulator, [0], start, cell.lanes)
+        sums = [[em.register(cell.lanes) for _ in range(self.chains)] for cell in cells]
+        unrolled = _STEPS if rows == 1 else _NIBBLES
 
         def group(g: Index, size: int) -> None:
-            for chains in sums:
-                for cell in chains:
-                    em.store(cell, [0], splat(0.0, lanes), lanes)
-            unrolled = _STEPS if rows == 1 else _NIBBLES
+            for cell, chains in zip(cells, sums, strict=True):
+                for chain in chains:
+                    em.store(chain, [0], splat(0.0, cell.lanes), cell.lanes)
 
             def steps(i: Index, count: int = unrolled) -> None:
                 first = g * kernel.group + i * unrolled
-                for k, weight in enumerate(self.weights(index, first, count, lanes)):
-                    for r, chains in enumerate(sums):
-                        cell = chains[k % self.chains]
-                        x = broadcast(load(self.x, [row + r, first + k], 1), lanes)
-                        em.store(cell, [0], load(cell, [0], lanes) + x * weight, lanes)
+                weights = [self.weights(b.index + shift, first, count, b.lanes) for b in blocks]
+                for k, vectors in enumerate(zip(*weights, strict=True)):
+                    for n, (cell, chains) in enumerate(zip(cells, sums, strict=True)):
+                        chain, weight = chains[k % self.chains], vectors[n % len(blocks)]
+                        x = load(self.x, [row + n // len(blocks), first + k], 1)
+                        new = load(chain, [0], cell.lanes) + broadcast(x, cell.lanes) * weight
+                        em.store(chain, [0], new, cell.lanes)
 
             em.loop(size // unrolled, steps)
             if size % unrolled:
                 steps(size // unrolled, size % unrolled)
-            scale = em.let(load(self.scales, [index, g, 0], lanes))
-            for total, chains in zip(totals, sums, strict=True):
-                whole = load(chains[0], [0], lanes)
-                for cell in chains[1:]:
-                    whole = whole + load(cell, [0], lanes)
-                em.store(total, [0], load(total, [0], lanes) + whole * scale, lanes)
+            scales = [em.let(load(self.scales, [b.index + shift, g, 0], b.lanes)) for b in blocks]
+            for n, (cell, chains) in enumerate(zip(cells, sums, strict=True)):
+                whole = load(chains[0], [0], cell.lanes)
+                for chain in chains[1:]:
+                    whole = whole + load(chain, [0], cell.lanes)
+                total = load(cell.accumulator, [0], cell.lanes) + whole * scales[n % len(blocks)]
+                em.store(cell.accumulator, [0], total, cell.lanes)
 
         full = kernel.k // kernel.group
         em.loop(full, lambda g: group(g, kernel.group))
         if kernel.k % kernel.group:
             group(full, kernel.k % kernel.group)
-        cells = [
-            Cell(row + r, channel, lanes, block.valid, em.let(load(total, [0], lanes)))
-            for r, total in enumerate(totals)
-        ]
-        self.tail.store(self.out, cells)
+        totals = [em.let(load(cell.accumulator, [0], cell.lanes)) for cell in cells]
+        self.tail.store(
+            self.out,
+            [replace(cell, accumulator=t) for cell, t in zip(cells, totals, strict=True)],
+        )
 
     def weights(self, block: Index, first: Index, count: int, lanes: int) -> list[Expr]:
         """float32 vectors of the weights of `count` inputs from `first`, a multiple of 8."""
         em = self.em
         if self.kernel.bits == 8:
-            return [
-                em.let(cast(load(self.weight, [block, first + k, 0], lanes), "float32", lanes))
-                for k in range(count)
-            ]
+            codes = (self.word(block, first + k, lanes) for k in range(count))
+            return [em.let(cast(code, "float32", lanes)) for code in codes]
         found: list[Expr] = []
         for word in range(-(-count // _NIBBLES)):
             at = tirx.truncdiv(first, _NIBBLES) if not isinstance(first, int) else first // _NIBBLES
-            packed = em.let(load(self.weight, [block, at + word, 0], lanes))
+            packed = self.word(block, at + word, lanes)
             for nibble in range(min(_NIBBLES, count - word * _NIBBLES)):
                 found.append(em.let(self._nibble(packed, nibble, lanes)))
         return found
+
+    def word(self, block: Index, at: Index, lanes: int) -> Expr:
+        """Integers `at` of a vector of outputs; later ones are on their way to the cache.
+
+        The processor's own prefetching stops at every page of 4 KiB, which a product with one row
+        passes within a microsecond.
+        """
+        bytes_ = lanes * np.dtype(self.weight.dtype).itemsize
+        ahead = [block, at + _PREFETCH_BYTES // bytes_, 0]
+        self.em.emit(prefetch(self.weight, ahead))
+        return self.em.let(load(self.weight, [block, at, 0], lanes))
 
     def _nibble(self, packed: Expr, nibble: int, lanes: int) -> Expr:
         """float32 of the signed 4 bits at `nibble` of every word."""

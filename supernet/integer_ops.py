@@ -5,10 +5,10 @@ a compiled binary computes. `torch.export` keeps each of them as one node; `comp
 integer kernels and to ONNX QuantizeLinear / DequantizeLinear graphs.
 
 Activations are u8 with one scale and zero point per tensor; weights are s8 (unpacked first where
-fewer bits are stored) with one scale per output channel, already merged with the input's scale and the following BatchNorm
-(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference"; unlike there the requantisation is in float32, as in ONNX
-Runtime and oneDNN).
+fewer bits are stored) with one scale per output channel, already merged with the input's scale and
+the following BatchNorm (Jacob et al. 2018, "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference"; unlike there the requantisation is in float32, as in
+ONNX Runtime and oneDNN).
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def qconv2d(
     stride: int,
     padding: int,
     groups: int,
+    weight_bits: int = 8,
 ) -> Tensor:
     """Integer convolution with per-channel requantisation to float32.
 
@@ -94,6 +95,7 @@ def qconv2d(
         stride: Step of the window, in pixels.
         padding: Rows and columns of zeros added at each border.
         groups: Number of channel groups; I for a depthwise convolution.
+        weight_bits: Width that the weight fits; what executes it may hold it in no more.
 
     Returns:
         float32 [N, O, H', W'].
@@ -114,6 +116,7 @@ def _(
     stride: int,
     padding: int,
     groups: int,
+    weight_bits: int = 8,
 ) -> Tensor:
     size = [
         (s + 2 * padding - k) // stride + 1
@@ -123,7 +126,14 @@ def _(
 
 
 @torch.library.custom_op("netcarve::qlinear", mutates_args=())
-def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+def qlinear(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    weight_bits: int = 8,
+) -> Tensor:
     """Integer matrix product with per-channel requantisation to float32.
 
     Computes ((x - zero_point) @ weight.T + bias) * scale.
@@ -134,6 +144,7 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
         weight: int8 [O, K].
         bias: int32 [O], in units of the accumulator.
         scale: float32 [O], > 0.
+        weight_bits: Width that the weight fits; what executes it may hold it in no more.
 
     Returns:
         float32 [N, O].
@@ -144,7 +155,14 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
 
 
 @qlinear.register_fake
-def _(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+def _(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    weight_bits: int = 8,
+) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32)
 
 
@@ -170,7 +188,7 @@ def _(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
 
 @torch.library.custom_op("netcarve::weight_only_linear", mutates_args=())
 def weight_only_linear(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int, weight_bits: int
 ) -> Tensor:
     """Matrix product in float32 with integer weights that have one scale per group of inputs.
 
@@ -182,6 +200,7 @@ def weight_only_linear(
         bias: float32 [O].
         scale: float32 [O, ceil(K / group_size)].
         group_size: Inputs that share one scale.
+        weight_bits: Width that the weight fits.
 
     Returns:
         float32 [N, O].
@@ -191,5 +210,7 @@ def weight_only_linear(
 
 
 @weight_only_linear.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int) -> Tensor:
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int, weight_bits: int
+) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]))

@@ -88,6 +88,7 @@ class IntegerConv2d(QuantizedWeight):
             self.stride,
             self.padding,
             self.groups,
+            self.bits,
         )
 
 
@@ -110,7 +111,9 @@ class IntegerLinear(QuantizedWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         """u8 [N, I] -> float32 [N, O]."""
-        return integer_ops.qlinear(x, self.input_zero_point, self.codes(), self.bias, self.scale)
+        return integer_ops.qlinear(
+            x, self.input_zero_point, self.codes(), self.bias, self.scale, self.bits
+        )
 
 
 class WeightOnlyLinear(QuantizedWeight):
@@ -124,7 +127,7 @@ class WeightOnlyLinear(QuantizedWeight):
     def forward(self, x: Tensor) -> Tensor:
         """float32 [N, I] -> [N, O]."""
         return integer_ops.weight_only_linear(
-            x, self.codes(), self.bias, self.scale, self.group_size
+            x, self.codes(), self.bias, self.scale, self.group_size, self.bits
         )
 
 

@@ -34,6 +34,16 @@ def round_to_int(value: Any, lanes: int) -> Any:
     return _intrinsic(f"int32x{lanes}", "llvm.lrint", bounded)
 
 
+def fused_multiply_add(a: Any, b: Any, c: Any, lanes: int) -> Any:
+    """float32 `a * b + c`, rounded once."""
+    return _intrinsic(f"float32x{lanes}" if lanes > 1 else "float32", "llvm.fma", a, b, c)
+
+
+def square_root(value: Any, lanes: int) -> Any:
+    """float32 square root, correctly rounded."""
+    return _intrinsic(f"float32x{lanes}" if lanes > 1 else "float32", "llvm.sqrt", value)
+
+
 _PACKS = {
     16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
     8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),

@@ -26,6 +26,9 @@ class Activation(StrEnum):
     NONE = "none"
     RELU = "relu"
     HARDSWISH = "hardswish"
+    GELU = "gelu"
+    """By the exact error function."""
+    SILU = "silu"
 
 
 @dataclass(frozen=True, slots=True)

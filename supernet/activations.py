@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from spaces.layer_spec import Activation
 
+_FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.NONE: lambda x: x,
+    Activation.RELU: F.relu,
+    Activation.HARDSWISH: F.hardswish,
+    Activation.GELU: F.gelu,
+    Activation.SILU: F.silu,
+}
+
 
 def apply_activation(x: Tensor, activation: Activation) -> Tensor:
     """`x` after the non-linearity; any shape."""
-    if activation is Activation.RELU:
-        return F.relu(x)
-    return F.hardswish(x) if activation is Activation.HARDSWISH else x
+    return _FUNCTIONS[activation](x)

@@ -73,12 +73,12 @@ class Depthwise(Kernel):
     @property
     def out_height(self) -> int:
         """Pixels."""
-        return out_size(self.height, self.kernel, self.stride)
+        return out_size(self.height, self.kernel, self.stride, self.kernel // 2)
 
     @property
     def out_width(self) -> int:
         """Pixels."""
-        return out_size(self.width, self.kernel, self.stride)
+        return out_size(self.width, self.kernel, self.stride, self.kernel // 2)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from compilers.intrinsics import IntegerDot, Vpdpbusd, WidenedDot, interleave_pixels
@@ -13,12 +14,13 @@ from compilers.kernels.emitter import (
     Index,
     cast,
     load,
+    maximum,
     minimum,
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
 from compilers.kernels.nibbles import WeightArgument
-from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs
+from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs, thread_chunks
 from compilers.kernels.window import copy_inside, fill_border, window_rows
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ PIXELS = 4
 _HIGH = 1 << 16
 """Shifts a value into the upper half of a 32-bit lane."""
 
+_BAND_BYTES = 1 << 19
+"""Input that stays in a second-level cache while every block of channels passes over it."""
+
 _TILE_ROWS, _TILE_COLUMNS = 4, 2
 """Output pixels whose windows share operands in the integer kernel."""
 
@@ -38,7 +43,8 @@ _TILE_ROWS, _TILE_COLUMNS = 4, 2
 class DepthwiseCode:
     """What the three variants share: blocks of channels outside, rows, tiles of columns.
 
-    A last block that is not full overlaps its neighbour, so that every vector is full.
+    A last block that is not full overlaps its neighbour, so that every vector is full. Threads
+    divide the rows: divided channels of a pixel would share cache lines.
     """
 
     def __init__(self, kernel: Depthwise, isa: Isa) -> None:
@@ -58,20 +64,52 @@ class DepthwiseCode:
         self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, self.isa.vector_lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
 
-    def each_block(self, body: Callable[[Index, Index], None]) -> Any:
-        """Run `body(block, first channel)` over the channels, and close the function."""
+    def banded(self, prepare: Callable[[], None], body: Callable[[Index, int], None]) -> Any:
+        """Run `body(first, count)` on bands of output rows, and close the function.
+
+        All blocks of channels pass over a band before the next, so that it stays in the cache.
+        `prepare` runs once on every thread.
+        """
+        kernel, em = self.kernel, self.em
+        cycles = prod(kernel.output_shape) / self.lanes * kernel.kernel**2
+        chunks = thread_chunks(self.isa, cycles, kernel.out_height)
+        size = prod(kernel.input_shape) * (4 if kernel.input_dtype == "float32" else 1)
+        bands = -(-max(chunks, -(-size // _BAND_BYTES)) // chunks) * chunks
+        runs = row_runs(kernel.out_height, -(-kernel.out_height // bands))
+        counts = [count for _, count, _ in runs]
+
+        def chunk(index: Index) -> None:
+            parts = em.parts(counts, index, chunks)
+            prepare()
+            for (first, _, rows), (start, count) in zip(runs, parts, strict=True):
+
+                def band(i: Index, first: int = first, rows: int = rows) -> None:
+                    body(first + i * rows, rows)
+
+                em.loop(count, band, start=start)
+
+        em.parallel(chunks, chunk)
+        return em.function(kernel.symbol(self.isa))
+
+    def input_rows(self, first: Index, count: int) -> tuple[Index, Index]:
+        """(first, count) of the input rows inside the image that a band of the output needs."""
+        kernel = self.kernel
+        top = first * kernel.stride - kernel.kernel // 2
+        start = self.em.let(maximum(top, 0))
+        end = top + (count - 1) * kernel.stride + kernel.kernel
+        return start, self.em.let(minimum(end, kernel.height) - start)
+
+    def each_block(self, body: Callable[[Index, Index], None]) -> None:
+        """Run `body(block, first channel)` over the channels."""
 
         def block(j: Index) -> None:
             first = j * self.lanes
             if self.kernel.channels % self.lanes:
                 last = self.kernel.channels - self.lanes
-                first = (
-                    min(first, last) if isinstance(j, int) else self.em.let(minimum(first, last))
-                )
+                first = self.em.let(minimum(first, last))
             body(j, first)
 
         self.em.loop(self.blocks, block)
-        return self.em.function(self.kernel.symbol(self.isa))
 
     def store(self, sums: Sequence[tuple[Index, Buffer]], channel: Index) -> None:
         """Finish (output pixel, accumulator) pairs of one block of channels."""
@@ -92,16 +130,19 @@ class FloatCode(DepthwiseCode):
     def build(self) -> Any:
         kernel = self.kernel
         self.arguments((kernel.kernel**2, kernel.channels), None)
-        return self.each_block(lambda _, channel: self.rows(channel))
 
-    def rows(self, channel: Index) -> None:
+        def body(first: Index, count: int) -> None:
+            self.each_block(lambda _, channel: self.rows(first, count, channel))
+
+        return self.banded(lambda: None, body)
+
+    def rows(self, first: Index, count: int, channel: Index) -> None:
         kernel, em = self.kernel, self.em
-        runs = column_runs(
-            kernel.out_width, kernel.width, kernel.kernel, kernel.stride, self.column_limit()
-        )
+        window = (kernel.kernel, kernel.stride, kernel.kernel // 2)
+        runs = column_runs(kernel.out_width, kernel.width, *window, self.column_limit())
 
         def row(oh: Index) -> None:
-            taps = window_rows(em, oh, kernel.height, kernel.kernel, kernel.stride)
+            taps = window_rows(em, oh, kernel.height, *window)
             for run in runs:
 
                 def tile(i: Index, run: ColumnRun = run) -> None:
@@ -110,7 +151,7 @@ class FloatCode(DepthwiseCode):
 
                 em.loop(run.tiles, tile)
 
-        em.loop(kernel.out_height, row)
+        em.loop(count, lambda i: row(first + i))
 
     def tile(
         self,
@@ -161,29 +202,36 @@ class PairedCode(DepthwiseCode):
         shape = (k, self.groups, kernel.channels * WidenedDot.group)
         self.arguments(shape, WidenedDot(), "int32")
         self.full_width = kernel.width + 2 * border
-        # Elements are vectors, for which LLVM aligns the stack.
         pixels = (kernel.height + 2 * border) * self.full_width
-        self.image = em.scratch((pixels,), f"int32x{lanes}")
         size = (kernel.height, kernel.width)
-        zeros = em.let(self.tail.input_zero(lanes) * splat(1 + _HIGH, lanes, "int32"))
-        fill_border(em, self.image, size, 1, border, lambda _: zeros, width=1)
         limit = min(8, self.isa.vector_registers - self.groups - 3)
         columns = row_runs(kernel.out_width, even_parts(kernel.out_width, limit)[0])
 
-        def block(_: Index, channel: Index) -> None:
-            em.loop(kernel.height, lambda h: self.copy_row(h, border, channel))
+        def prepare() -> None:
+            # Elements are vectors, for which LLVM aligns the stack.
+            self.image = em.scratch((pixels,), f"int32x{lanes}")
+            zeros = em.let(self.tail.input_zero(lanes) * splat(1 + _HIGH, lanes, "int32"))
+            fill_border(em, self.image, size, 1, border, lambda _: zeros, width=1)
 
-            def row(oh: Index) -> None:
-                for first, tiles, width in columns:
+        def body(first: Index, count: int) -> None:
+            first_row, row_count = self.input_rows(first, count)
 
-                    def tile(i: Index, first: int = first, width: int = width) -> None:
-                        self.tile(oh, first + i * width, width, channel)
+            def block(_: Index, channel: Index) -> None:
+                em.loop(row_count, lambda h: self.copy_row(h, border, channel), start=first_row)
 
-                    em.loop(tiles, tile)
+                def row(oh: Index) -> None:
+                    for ow, tiles, width in columns:
 
-            em.loop(kernel.out_height, row)
+                        def tile(i: Index, ow: int = ow, width: int = width) -> None:
+                            self.tile(oh, ow + i * width, width, channel)
 
-        return self.each_block(block)
+                        em.loop(tiles, tile)
+
+                em.loop(count, lambda i: row(first + i))
+
+            self.each_block(block)
+
+        return self.banded(prepare, body)
 
     def copy_row(self, h: Index, border: int, channel: Index) -> None:
         """Pairs of neighbours of one row; outside the image the zero point is the neighbour."""
@@ -249,32 +297,42 @@ class InterleavedCode(DepthwiseCode):
         self.full_width = kernel.width + 2 * border
         # The last operand of a row reaches beyond the window: those taps are zero.
         pixels = (kernel.height + 2 * border) * self.full_width + self.groups * PIXELS - k
-        self.image = em.scratch((pixels * lanes,), "uint8")
         size = (kernel.height, kernel.width)
 
         def zero(count: int) -> Expr:
             return cast(self.tail.input_zero(count), "uint8", count)
 
-        fill_border(em, self.image, size, lanes, border, zero)
-        rows = row_runs(kernel.out_height, even_parts(kernel.out_height, _TILE_ROWS)[0])
         columns = row_runs(kernel.out_width, min(_TILE_COLUMNS, kernel.out_width))
 
-        def block(j: Index, channel: Index) -> None:
-            copy_inside(em, self.image, self.x, size, channel, lanes, border)
-            for first_row, row_tiles, height in rows:
+        def prepare() -> None:
+            self.image = em.scratch((pixels * lanes,), "uint8")
+            fill_border(em, self.image, size, lanes, border, zero)
 
-                def row(i: Index, first: int = first_row, height: int = height) -> None:
-                    for first_column, column_tiles, width in columns:
+        def body(first: Index, count: int) -> None:
+            rows = self.input_rows(first, count)
 
-                        def tile(c: Index, start: int = first_column, width: int = width) -> None:
-                            oh, ow = first + i * height, start + c * width
-                            self.tile(oh, ow, height, width, j, channel)
+            def block(j: Index, channel: Index) -> None:
+                copy_inside(em, self.image, self.x, size, channel, lanes, border, rows)
+                for start_row, row_tiles, height in row_runs(
+                    count, even_parts(count, _TILE_ROWS)[0]
+                ):
 
-                        em.loop(column_tiles, tile)
+                    def row(i: Index, start_row: int = start_row, height: int = height) -> None:
+                        for first_column, column_tiles, width in columns:
 
-                em.loop(row_tiles, row)
+                            def tile(
+                                c: Index, start: int = first_column, width: int = width
+                            ) -> None:
+                                oh, ow = first + start_row + i * height, start + c * width
+                                self.tile(oh, ow, height, width, j, channel)
 
-        return self.each_block(block)
+                            em.loop(column_tiles, tile)
+
+                    em.loop(row_tiles, row)
+
+            self.each_block(block)
+
+        return self.banded(prepare, body)
 
     def tile(
         self, oh: Index, ow: Index, height: int, width: int, block: Index, channel: Index

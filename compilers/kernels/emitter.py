@@ -62,7 +62,9 @@ class Emitter:
         self._blocks[-1].append(statement)
 
     def let(self, value: Expr) -> Expr:
-        """Evaluate once, here; the result may be used many times."""
+        """Evaluate once, here; the result may be used many times. A Python integer stays one."""
+        if isinstance(value, int):
+            return value
         variable = tirx.Var(self._name("v"), value.ty)
         self.emit(tirx.Bind(variable, value))
         return variable
@@ -93,6 +95,22 @@ class Emitter:
             return 0, total
         first = self.let(tirx.truncdiv(chunk * total, chunks))
         return first, self.let(tirx.truncdiv((chunk + 1) * total, chunks) - first)
+
+    def parts(self, counts: Sequence[int], chunk: Index, chunks: int) -> list[tuple[Index, Index]]:
+        """(first, count) of what falls to one of `chunks` of each of several loops.
+
+        The loops stand one behind the other; all their iterations together are divided evenly,
+        and those of one chunk are consecutive.
+        """
+        if chunks == 1:
+            return [(0, count) for count in counts]
+        start, size = self.share(sum(counts), chunk, chunks)
+        found = []
+        for count in counts:
+            first = self.let(tirx.min(tirx.max(start, 0), count))
+            found.append((first, self.let(tirx.min(tirx.max(start + size, 0), count) - first)))
+            start = start - count
+        return found
 
     def _loop(self, start: Index, extent: Index, kind: Any, body: Callable[[Index], None]) -> None:
         variable = tirx.Var(self._name("i"), "int32")
@@ -172,10 +190,14 @@ def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
 
 
 def maximum(a: Expr, b: Expr) -> Expr:
-    """Element-wise maximum."""
+    """Element-wise maximum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
     return tirx.max(a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
-    """Element-wise minimum."""
+    """Element-wise minimum; of two Python integers, one."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
     return tirx.min(a, b)

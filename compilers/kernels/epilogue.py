@@ -2,16 +2,18 @@
 
     y = accumulator [* scale[c]];  y = activation(y);  y += residual;  q = round(y / s_out) + z_out
 
-With a uint8 output, y is computed in steps of the output: 1 / s_out is folded into the scale (or
-weights) when the activation is homogeneous (none, relu), into hardswish's gate otherwise, and into
-the residual's factor. So requantising costs one conversion, one addition and the clamp.
+The residual may also be multiplied (a gated linear unit), or come before the activation (ResNet).
+With a uint8 output, y ends in steps of the output: 1 / s_out is folded into the scale (or weights)
+when the activation is homogeneous (none, relu), into the activation otherwise, and into the factor
+of a residual that is added to steps. So requantising costs one conversion, one addition and the
+clamp.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from compilers.kernels.emitter import (
     shuffle,
     splat,
 )
+from compilers.kernels.vector_math import gelu, silu
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -40,6 +43,13 @@ if TYPE_CHECKING:
 _INVERSE, _GATE_SLOPE, _GATE_OFFSET, _RESIDUAL_FACTOR = range(4)
 _PACKED = 4
 _OUTPUT_ZERO, _RESIDUAL_ZERO, _INPUT_ZERO = range(3)
+
+
+Combine: TypeAlias = Literal["add", "multiply"]
+"""What is done with a residual."""
+
+_HOMOGENEOUS = (Activation.NONE, Activation.RELU)
+"""Activations for which f(a x) = a f(x) when a > 0."""
 
 
 def check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -60,11 +70,13 @@ class Epilogue:
     """The tail of one kernel.
 
     Attributes:
-        activation: applied before the residual.
+        activation: none, or what is applied.
         residual: element type of the residual tensor, or None.
         output_dtype: element type of the output.
         input_dtype: element type of the kernel's input.
         integer: whether accumulators are sums of integers, to be scaled per channel.
+        combine: whether the residual is added or multiplied.
+        activation_last: whether the activation follows the residual.
     """
 
     activation: Activation
@@ -72,6 +84,8 @@ class Epilogue:
     output_dtype: DType
     input_dtype: DType
     integer: bool
+    combine: Combine = "add"
+    activation_last: bool = False
 
     def __post_init__(self) -> None:
         check_choice("input dtype", self.input_dtype, DTYPES)
@@ -79,15 +93,38 @@ class Epilogue:
         check_choice("activation", self.activation, tuple(Activation))
         if self.residual is not None:
             check_choice("residual dtype", self.residual, DTYPES)
+        check_choice("combine", self.combine, get_args(Combine))
+        if self.residual is None and (self.combine != "add" or self.activation_last):
+            raise KernelError(
+                f"combine {self.combine!r} and activation_last {self.activation_last} say what "
+                "happens to a residual, but there is none"
+            )
 
     @property
     def quantised(self) -> bool:
         """Whether the kernel takes the two arrays of quantisation scalars."""
         return "uint8" in (self.input_dtype, self.residual, self.output_dtype)
 
+    @property
+    def early_steps(self) -> bool:
+        """Whether values are in steps of the output from the scale (or the weights) on."""
+        return self.output_dtype == "uint8" and self.activation in _HOMOGENEOUS
+
+    @property
+    def residual_in_steps(self) -> bool:
+        """Whether the residual is added to values that are in steps of the output."""
+        late = self.output_dtype == "uint8" and not self.activation_last
+        return self.combine == "add" and (self.early_steps or late)
+
+    @property
+    def clamps_at_zero_point(self) -> bool:
+        """Whether relu is the clamp at the zero point, instead of an operation on floats."""
+        last = self.residual is None or self.activation_last
+        return self.output_dtype == "uint8" and last and self.activation == Activation.RELU
+
     def fold(self, params: LayerParams) -> np.float32:
         """Factor that the per-channel scale (integer) or the weights and bias (float) absorb."""
-        if self.output_dtype == "float32" or self.activation == Activation.HARDSWISH:
+        if not self.early_steps:
             return np.float32(1.0)
         return np.float32(1.0) / np.float32(require("output", params.output).scale)
 
@@ -101,10 +138,10 @@ class Epilogue:
             output = require("output", params.output)
             inverse /= np.float32(output.scale)
             zeros[_OUTPUT_ZERO] = output.zero_point
-        factor = inverse
+        factor = inverse if self.residual_in_steps else np.float32(1.0)
         if self.residual == "uint8":
             residual = require("residual", params.residual)
-            factor = np.float32(residual.scale) * inverse
+            factor *= np.float32(residual.scale)
             zeros[_RESIDUAL_ZERO] = residual.zero_point
         if self.input_dtype == "uint8":
             zeros[_INPUT_ZERO] = require("input", params.input).zero_point
@@ -118,11 +155,18 @@ def plain_epilogue(input_dtype: DType, output_dtype: DType) -> Epilogue:
 
 
 def layer_epilogue(
-    input_dtype: DType, activation: Activation, residual: DType | None, output_dtype: DType
+    input_dtype: DType,
+    activation: Activation,
+    residual: DType | None,
+    output_dtype: DType,
+    combine: Combine = "add",
+    activation_last: bool = False,
 ) -> Epilogue:
     """The epilogue of a layer with weights: a uint8 input means integer accumulators."""
     integer = input_dtype == "uint8"
-    return Epilogue(activation, residual, output_dtype, input_dtype, integer)
+    return Epilogue(
+        activation, residual, output_dtype, input_dtype, integer, combine, activation_last
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +242,16 @@ class EpilogueCode:
             self._store_single(out, cell)
 
     def _store_single(self, out: Buffer, cell: Cell) -> None:
-        value = self.quantise(self._finish(cell), cell.lanes, relu=self._relu_in_steps)
+        value = self.quantise(
+            self._finish(cell), cell.lanes, relu=self.epilogue.clamps_at_zero_point
+        )
         self.em.store_first(out, [cell.pixel, cell.channel], value, cell.lanes, cell.valid)
 
     def _store_packed(self, out: Buffer, cells: Sequence[Cell]) -> None:
         em, lanes = self.em, self.vector_lanes
         steps = [em.let(round_to_int(em.let(self._finish(cell)), lanes)) for cell in cells]
         zero = load(self.zeros, [_OUTPUT_ZERO], 1)
-        packed = em.let(pack_to_uint8(steps, zero, lanes, relu=self._relu_in_steps))
+        packed = em.let(pack_to_uint8(steps, zero, lanes, relu=self.epilogue.clamps_at_zero_point))
         first = 0
         while first < len(cells):
             last = first + 1
@@ -220,30 +266,35 @@ class EpilogueCode:
             em.store_first(out, index, value, width, width)
             first = last
 
-    @property
-    def _relu_in_steps(self) -> bool:
-        """Whether relu is the clamp at the zero point, instead of an operation on floats."""
-        tail = self.epilogue
-        quantise = tail.output_dtype == "uint8" and tail.residual is None
-        return quantise and tail.activation == Activation.RELU
-
     def _finish(self, cell: Cell) -> Expr:
         """The float32 vector in real units, or in steps of a uint8 output."""
         tail, lanes = self.epilogue, cell.lanes
         value = cell.accumulator
         if tail.integer:
             value = cast(value, "float32", lanes) * load(self.scale, [cell.channel], lanes)
-        if tail.activation == Activation.HARDSWISH:
-            value = self._hardswish(value, lanes)
-        elif tail.activation == Activation.RELU and not self._relu_in_steps:
-            value = maximum(value, splat(0.0, lanes))
+        if not tail.activation_last:
+            value = self._activate(value, lanes)
         if tail.residual is not None:
-            value = value + self._residual(cell.pixel, cell.channel, lanes)
-        return value
+            residual = self._residual(cell.pixel, cell.channel, lanes)
+            value = value + residual if tail.combine == "add" else value * residual
+        return self._activate(value, lanes) if tail.activation_last else value
 
     def factor(self, place: int, lanes: int) -> Expr:
         """One of the float factors as a vector."""
         return broadcast(load(self.factors, [place], 1), lanes)
+
+    def _activate(self, value: Expr, lanes: int) -> Expr:
+        """The activation; all but the homogeneous ones turn real units into steps of a uint8."""
+        tail = self.epilogue
+        if tail.activation == Activation.NONE or tail.clamps_at_zero_point:
+            return value
+        if tail.activation == Activation.RELU:
+            return maximum(value, splat(0.0, lanes))
+        if tail.activation == Activation.HARDSWISH:
+            return self._hardswish(value, lanes)
+        function = gelu if tail.activation == Activation.GELU else silu
+        value = function(self.em, value, lanes)
+        return value * self.factor(_INVERSE, lanes) if tail.output_dtype == "uint8" else value
 
     def _hardswish(self, value: Expr, lanes: int) -> Expr:
         value = self.em.let(value)
@@ -256,13 +307,12 @@ class EpilogueCode:
         return value * gate
 
     def _residual(self, pixel: Index, channel: Index, lanes: int) -> Expr:
+        tail = self.epilogue
         value = load(self.residual, [pixel, channel], lanes)
-        if self.epilogue.residual == "uint8":
+        if tail.residual == "uint8":
             integer = cast(value, "int32", lanes) - self.zero(_RESIDUAL_ZERO, lanes)
             return cast(integer, "float32", lanes) * self.factor(_RESIDUAL_FACTOR, lanes)
-        if self.epilogue.output_dtype == "uint8":
-            return value * self.factor(_RESIDUAL_FACTOR, lanes)
-        return value
+        return value * self.factor(_RESIDUAL_FACTOR, lanes) if tail.residual_in_steps else value
 
     def quantise(self, value: Expr, lanes: int, *, relu: bool = False) -> Expr:
         """float32 in steps of the output -> uint8. `relu` clamps at the zero point."""

@@ -12,7 +12,7 @@ from compilers.errors import KernelError
 from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, cast, load
-from compilers.kernels.epilogue import Epilogue, EpilogueCode, layer_epilogue, require
+from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
 from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import (
     checked,
@@ -22,7 +22,15 @@ from compilers.kernels.packing import (
     pad_channels,
 )
 from compilers.kernels.register_tile import Operands, RegisterTile
-from compilers.kernels.tiling import Block, block_runs, channel_blocks, matrix_tile, row_runs
+from compilers.kernels.tiling import (
+    Block,
+    block_runs,
+    channel_blocks,
+    even_division,
+    matrix_tile,
+    row_runs,
+    thread_chunks,
+)
 from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
@@ -55,6 +63,8 @@ class Gemm(Kernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    combine: Combine = "add"
+    activation_last: bool = False
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
@@ -70,7 +80,14 @@ class Gemm(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return layer_epilogue(self.input_dtype, self.activation, self.residual, self.output_dtype)
+        return layer_epilogue(
+            self.input_dtype,
+            self.activation,
+            self.residual,
+            self.output_dtype,
+            self.combine,
+            self.activation_last,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -87,9 +104,8 @@ class Gemm(Kernel):
         weight = params.weight
         if weight is not None and weight.ndim == 4:
             weight = weight.reshape(weight.shape[:2])
-        return matrix_constants(
-            isa, self.epilogue, weight, (self.n, self.k), params, self.weight_bits
-        )
+        shape = (self.n, self.k)
+        return matrix_constants(isa, self.epilogue, weight, shape, params, self.weight_bits)
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""
@@ -162,18 +178,35 @@ class _GemmCode:
         cost = 2.0 if self.widened else 1.0
         registers = isa.vector_registers - self.operands.weight.registers
         size = matrix_tile(kernel.m, len(blocks), registers, cost)
-        self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
-        for first, tiles, rows in row_runs(kernel.m, size.rows):
+        rows = row_runs(kernel.m, size.rows)
+        columns = block_runs(blocks, size.vectors)
+        row_counts = [tiles for _, tiles, _ in rows]
+        column_counts = [run.count for run in columns]
+        cycles = (
+            kernel.m * kernel.k * kernel.n * cost / (2 * isa.vector_lanes * self.operands.group)
+        )
+        by_rows = even_division(sum(row_counts), sum(column_counts), isa.threads)
+        counts = row_counts if by_rows else column_counts
+        chunks = thread_chunks(isa, cycles, sum(counts))
 
-            def row_tile(i: Index, first: int = first, rows: int = rows) -> None:
-                row = first + i * rows
-                if self.widened:
-                    self.widen(row, rows)
-                for run in block_runs(blocks, size.vectors):
-                    group = blocks[run.first : run.first + run.width]
-                    em.loop(run.count, partial(self.tile, row, rows, group))
+        def chunk(index: Index) -> None:
+            self.source = em.scratch((size.rows, kernel.k), "int16") if self.widened else self.x
+            part = em.parts(counts, index, chunks)
+            row_parts = part if by_rows else [(0, count) for count in row_counts]
+            column_parts = [(0, count) for count in column_counts] if by_rows else part
+            for (first, _, height), (start, count) in zip(rows, row_parts, strict=True):
 
-            em.loop(tiles, row_tile)
+                def row_tile(i: Index, first: int = first, height: int = height) -> None:
+                    row = first + i * height
+                    if self.widened:
+                        self.widen(row, height)
+                    for run, (start, count) in zip(columns, column_parts, strict=True):
+                        group = blocks[run.first : run.first + run.width]
+                        em.loop(count, partial(self.tile, row, height, group), start=start)
+
+                em.loop(count, row_tile, start=start)
+
+        em.parallel(chunks, chunk)
         return em.function(kernel.symbol(isa))
 
     def widen(self, row: Index, rows: int) -> None:

@@ -7,7 +7,7 @@ without VNNI, three) instructions more, for all the pixels of a register tile to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,18 @@ class WeightArgument:
         # Bits, not quotients: where a loop takes steps in pairs, the half is known in advance.
         pair, half = row >> 1, row & 1
         return self.em.let(self._half(load(self.buffer, [pair, index[-1]], lanes), half, lanes))
+
+    def turns(self, steps: int, body: Callable[[Index], None]) -> None:
+        """Run `body(step)` for every step; rows that share their bytes come in one turn."""
+        length = self.rows_per_byte
+
+        def turn(j: Index) -> None:
+            for i in range(length):
+                body(j * length + i)
+
+        self.em.loop(steps // length, turn)
+        for step in range(steps // length * length, steps):
+            body(step)
 
     def _half(self, both: Expr, half: Expr, lanes: int) -> Expr:
         """The signed low (half 0) or high (half 1) four bits of each byte."""

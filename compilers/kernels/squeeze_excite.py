@@ -24,7 +24,7 @@ from compilers.kernels.emitter import (
 from compilers.kernels.epilogue import Cell, EpilogueCode, check_choice, plain_epilogue, require
 from compilers.kernels.packing import checked, pack_matrix, pad_channels
 from compilers.kernels.register_tile import Operands, RegisterTile
-from compilers.kernels.tiling import Block, block_runs, channel_blocks
+from compilers.kernels.tiling import Block, block_runs, channel_blocks, thread_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _POOL_VECTORS = 4
 """Vectors of channels that pooling accumulates side by side."""
+
+_PASS_CYCLES = 2.0
+"""Estimated cycles per vector of one pass over the pixels."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class SqueezeExcite(Kernel):
         hidden_blocks, blocks = channel_blocks(d, lanes), channel_blocks(c, lanes)
         reduce = Operands(em, len(hidden_blocks), c, lanes, None)
         expand = Operands(em, len(blocks), d, lanes, None)
-        tail = PoolTail(em, self.input_dtype, self.output_dtype, lanes)
+        tail = PoolTail(em, self.input_dtype, self.output_dtype, isa)
         out = em.argument("out", self.output_shape, self.output_dtype)
         mean = em.scratch((1, c))
         hidden = em.scratch((1, len(hidden_blocks) * lanes))
@@ -114,7 +117,13 @@ class SqueezeExcite(Kernel):
 
                 em.loop(run.count, group)
 
-        em.loop(self.pixels, row)
+        chunks = pool_chunks(isa, self.pixels, c, self.pixels)
+
+        def chunk(index: Index) -> None:
+            first, count = em.share(self.pixels, index, chunks)
+            em.loop(count, row, start=first)
+
+        em.parallel(chunks, chunk)
         return em.function(self.symbol(isa))
 
 
@@ -158,7 +167,7 @@ class GlobalPool(Kernel):
         """See `Kernel.prim_func`."""
         em = Emitter()
         x = em.argument("x", self.input_shape, self.input_dtype)
-        tail = PoolTail(em, self.input_dtype, self.output_dtype, isa.vector_lanes)
+        tail = PoolTail(em, self.input_dtype, self.output_dtype, isa)
         out = em.argument("out", self.output_shape, self.output_dtype)
         tail.pool(x, self.pixels, self.channels, out)
         return em.function(self.symbol(isa))
@@ -172,6 +181,11 @@ def check_pooled(pixels: int, channels: int, input_dtype: str, output_dtype: str
         raise KernelError(
             f"pooling {pixels} pixels of {channels} channels: channels must be a multiple of 8"
         )
+
+
+def pool_chunks(isa: Isa, pixels: int, channels: int, most: int) -> int:
+    """Into how many parts one pass over all pixels is divided."""
+    return thread_chunks(isa, _PASS_CYCLES * pixels * channels / isa.vector_lanes, most)
 
 
 def pool_scalars(
@@ -193,9 +207,10 @@ def pool_scalars(
 class PoolTail:
     """Reads x in its own element type, and writes in the output's."""
 
-    def __init__(self, em: Emitter, input_dtype: DType, output_dtype: DType, lanes: int) -> None:
+    def __init__(self, em: Emitter, input_dtype: DType, output_dtype: DType, isa: Isa) -> None:
         self.em = em
-        self.lanes = lanes
+        self.isa = isa
+        self.lanes = lanes = isa.vector_lanes
         self.input_dtype = input_dtype
         self.output_dtype = output_dtype
         tail = plain_epilogue(input_dtype, output_dtype)
@@ -209,13 +224,21 @@ class PoolTail:
         """Mean over the pixels, stored in `out` [1, channels] (float32, or uint8 as the output)."""
         lanes = self.lanes
         blocks = channel_blocks(channels, lanes)
-        for run in block_runs(blocks, _POOL_VECTORS):
-            members = blocks[run.first : run.first + run.width]
+        runs = block_runs(blocks, _POOL_VECTORS)
+        counts = [run.count for run in runs]
+        chunks = pool_chunks(self.isa, pixels, channels, sum(counts))
 
-            def group(j: Index, members: list[Block] = members) -> None:
-                self._pool_group(x, pixels, members, j * len(members) * lanes, out)
+        def chunk(index: Index) -> None:
+            parts = self.em.parts(counts, index, chunks)
+            for run, (first, count) in zip(runs, parts, strict=True):
+                members = blocks[run.first : run.first + run.width]
 
-            self.em.loop(run.count, group)
+                def group(j: Index, members: list[Block] = members) -> None:
+                    self._pool_group(x, pixels, members, j * len(members) * lanes, out)
+
+                self.em.loop(count, group, start=first)
+
+        self.em.parallel(chunks, chunk)
 
     def _pool_group(
         self, x: Buffer, pixels: int, blocks: list[Block], shift: Index, out: Buffer

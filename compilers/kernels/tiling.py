@@ -37,6 +37,18 @@ def thread_chunks(isa: Isa, cycles: float, most: int) -> int:
     return min(isa.threads, most) if cycles >= _PARALLEL_CYCLES else 1
 
 
+def even_division(first: int, second: int, threads: int) -> bool:
+    """Whether to divide the first of two nested loops over threads, rather than the second.
+
+    The first, which costs less to divide, unless its largest part is clearly further from even.
+    """
+
+    def excess(iterations: int) -> float:
+        return -(-iterations // threads) * threads / iterations
+
+    return excess(first) <= 1.05 * excess(second)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One vector of output channels.
@@ -163,22 +175,22 @@ class ColumnRun:
 
 
 def column_runs(
-    out_width: int, in_width: int, kernel: int, stride: int, limit: int, border: int = 0
+    out_width: int, in_width: int, kernel: int, stride: int, padding: int, limit: int
 ) -> list[ColumnRun]:
     """Cover one output row by tiles of at most `limit` columns.
 
     Args:
         out_width: output columns.
         in_width: input columns, including a border that lies in memory.
-        kernel: side of the window; the padding is `kernel // 2`.
+        kernel: side of the window.
         stride: step of the window.
+        padding: columns beside those on the left, and as many on the right as the output needs.
         limit: most columns of a tile.
-        border: columns of the padding that lie in memory on each side.
     """
     runs: list[ColumnRun] = []
     first = 0
     for width in even_parts(out_width, limit):
-        left = first * stride - kernel // 2 + border
+        left = first * stride - padding
         right = left + (width - 1) * stride + kernel - 1
         inside = left >= 0 and right < in_width
         last = runs[-1] if runs else None
@@ -190,6 +202,6 @@ def column_runs(
     return runs
 
 
-def out_size(in_size: int, kernel: int, stride: int) -> int:
-    """Pixels of one side after a window with padding `kernel // 2`."""
-    return (in_size + 2 * (kernel // 2) - kernel) // stride + 1
+def out_size(in_size: int, kernel: int, stride: int, padding: int) -> int:
+    """Pixels of one side after a window; below 1 where the window does not fit."""
+    return (in_size + 2 * padding - kernel) // stride + 1

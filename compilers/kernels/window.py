@@ -24,15 +24,12 @@ _COPY_LANES = 32
 
 
 def window_rows(
-    em: Emitter, oh: Index, height: int, kernel: int, stride: int
+    em: Emitter, oh: Index, height: int, kernel: int, stride: int, padding: int
 ) -> tuple[Index, Index]:
     """(first, count) of the window's rows that lie inside the image at output row `oh`."""
-    pad = kernel // 2
-    if isinstance(oh, int):
-        first = max(0, pad - oh * stride)
-        return first, min(kernel, height + pad - oh * stride) - first
-    first = em.let(maximum(pad - oh * stride, 0))
-    return first, em.let(minimum(height + pad - oh * stride, kernel) - first)
+    top = padding - oh * stride
+    first = em.let(maximum(top, 0))
+    return first, em.let(minimum(height + top, kernel) - first)
 
 
 def fill_border(
@@ -78,9 +75,13 @@ def copy_inside(
     first_channel: Index,
     channels: int,
     border: int,
+    rows: tuple[Index, Index],
 ) -> None:
-    """Copy `channels` channels of the image `x` [H * W, C] inside the border of `target`."""
-    height, width = size
+    """Copy `channels` channels of some rows (first, count) of the image `x` [H * W, C].
+
+    They go inside the border of `target`, as in `fill_border`.
+    """
+    _, width = size
 
     def row(h: Index) -> None:
         def column(w: Index) -> None:
@@ -95,7 +96,8 @@ def copy_inside(
 
         em.loop(width, column)
 
-    em.loop(height, row)
+    first, count = rows
+    em.loop(count, row, start=first)
 
 
 def padded_copy(
@@ -114,5 +116,44 @@ def padded_copy(
         fill_border(
             em, target, (height, width), channels, border, lambda n: cast(value(n), dtype, n)
         )
-    copy_inside(em, target, x, (height, width), 0, channels, border)
+    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height))
+    return target
+
+
+def padded_planes(
+    em: Emitter,
+    x: Buffer,
+    shape: tuple[int, int, int],
+    border: int,
+    value: Callable[[int], Expr],
+) -> Buffer:
+    """The planes of `x` [1, C, H, W], each with a border: [C * (H + 2b) * (W + 2b)], float32."""
+    height, width, channels = shape
+    full = width + 2 * border
+    plane = (height + 2 * border) * full
+    target = em.scratch((channels * plane,))
+
+    def fill(first: Index, count: int) -> None:
+        def piece(at: Index, lanes: int) -> None:
+            em.store(target, [first + at], value(lanes), lanes)
+
+        em.pieces(count, _COPY_LANES, piece)
+
+    def channel(c: Index) -> None:
+        fill(c * plane, border * full)
+
+        def row(h: Index) -> None:
+            first = c * plane + (h + border) * full
+            fill(first, border)
+
+            def piece(at: Index, lanes: int) -> None:
+                em.store(target, [first + border + at], load(x, [0, c, h, at], lanes), lanes)
+
+            em.pieces(width, _COPY_LANES, piece)
+            fill(first + border + width, border)
+
+        em.loop(height, row)
+        fill(c * plane + (height + border) * full, border * full)
+
+    em.loop(channels, channel)
     return target

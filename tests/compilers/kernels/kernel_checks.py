@@ -1,8 +1,9 @@
 """Run in a child process: every template of one ISA against references in float64 and integers.
 
     python kernel_checks.py ISA EVERY
+    python kernel_checks.py ISA threads
 
-EVERY takes each n-th case.
+EVERY takes each n-th case; `threads` compares two threads with one, bit for bit.
 Every case runs with arguments that begin right behind, then with arguments that end right before a
 page without access, so that a read or write beside them kills the process; bytes around the output
 must keep their canary. Prints one JSON object.
@@ -24,11 +25,13 @@ import torch.nn.functional as F
 
 from compilers.kernel_library import compile_kernel
 from compilers.kernels import (
+    AvgPool,
     Conv,
     Depthwise,
     Dequantize,
     Gemm,
     GlobalPool,
+    MaxPool,
     Quantize,
     SqueezeExcite,
 )
@@ -42,6 +45,7 @@ OUTPUT = QParams(0.0371, 71)
 DTYPES = ("float32", "uint8")
 CANARY = 0xA5
 NONE, RELU, HARDSWISH = Activation.NONE, Activation.RELU, Activation.HARDSWISH
+GELU, SILU = Activation.GELU, Activation.SILU
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -100,6 +104,10 @@ def activate(values: np.ndarray, activation: Activation) -> np.ndarray:
         return np.maximum(values, 0)
     if activation == HARDSWISH:
         return values * np.clip(values / 6 + 0.5, 0, 1)
+    if activation == GELU:
+        return values * torch.special.ndtr(torch.from_numpy(values)).numpy()
+    if activation == SILU:
+        return values / (1 + np.exp(-values))
     return values
 
 
@@ -115,9 +123,8 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.nda
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def window(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
+def window(x: np.ndarray, weight: np.ndarray, stride: int, groups: int, padding: int) -> np.ndarray:
     """[1, C, H, W] and [O, C / groups, k, k] -> [pixels, O], float64 (exact for integers)."""
-    padding = weight.shape[2] // 2
     y = F.conv2d(
         torch.from_numpy(x.astype(np.float64)),
         torch.from_numpy(weight.astype(np.float64)),
@@ -142,6 +149,7 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
         shape = (kernel.channels, 1, kernel.kernel, kernel.kernel)
         nchw, stride = (1, kernel.channels, kernel.height, kernel.width), kernel.stride
         groups = kernel.channels
+    padding = kernel.border if isinstance(kernel, Conv) else shape[2] // 2
     x = draw(rng, nchw, kernel.input_dtype)
     depth = float(np.prod(shape[1:]))
     residual_dtype = getattr(kernel, "residual", None)
@@ -152,15 +160,22 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
         scale = (rng.uniform(0.5, 1.5, shape[0]) / (5000 * depth**0.5)).astype(np.float32)
         if unit:
             scale = np.ones(shape[0], np.float32)
-        sums = window(x.astype(np.float64) - INPUT.zero_point, weight, stride, groups) + bias
+        real_x = x.astype(np.float64) - INPUT.zero_point
+        sums = window(real_x, weight, stride, groups, padding) + bias
         value = sums * scale.astype(np.float64)
     else:
         weight = (rng.standard_normal(shape) / depth**0.5).astype(np.float32)
         bias, scale = rng.standard_normal(shape[0]).astype(np.float32), None
-        value = window(x, weight, stride, groups) + bias
-    value = activate(value, kernel.activation)
+        value = window(x, weight, stride, groups, padding) + bias
+    last = getattr(kernel, "activation_last", False)
+    if not last:
+        value = activate(value, kernel.activation)
     if residual is not None:
-        value = value + real(residual, RESIDUAL)
+        other = real(residual, RESIDUAL)
+        multiply = getattr(kernel, "combine", "add") == "multiply"
+        value = value * other if multiply else value + other
+    if last:
+        value = activate(value, kernel.activation)
     params = LayerParams(
         weight=weight[:, :, 0, 0] if isinstance(kernel, Gemm) and kernel.m == 1 else weight,
         bias=bias,
@@ -205,8 +220,43 @@ def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
     return Case(kernel, x, None, params, expected)
 
 
-def other_case(kernel: GlobalPool | Quantize | Dequantize, rng: np.random.Generator) -> Case:
+def pools() -> Iterator[MaxPool | AvgPool]:
+    """Windows that do and do not overlap, at and beside the border; odd channels."""
+    shapes = (
+        (7, 8, 24, 3, 2, 1),
+        (6, 5, 19, 2, 2, 0),
+        (5, 5, 200, 3, 1, 1),
+        (4, 6, 8, 2, 1, 1),
+        (3, 9, 264, 3, 3, 0),
+        (1, 1, 1, 1, 1, 0),
+    )
+    for shape, dtype in product(shapes, DTYPES):
+        yield MaxPool(*shape, dtype)
+        yield AvgPool(*shape, dtype)
+
+
+def pooled(x: np.ndarray, kernel: MaxPool | AvgPool) -> np.ndarray:
+    """The pool of every window clipped to the image, [pixels, channels]."""
+    image = x.reshape(kernel.height, kernel.width, -1).astype(np.float64)
+    size, step, border = kernel.kernel, kernel.stride, kernel.padding
+    rows, columns = (
+        [slice(max(0, i * step - border), i * step - border + size) for i in range(count)]
+        for count in kernel.output_size
+    )
+    reduce = np.max if isinstance(kernel, MaxPool) else np.mean
+    return np.stack([reduce(image[r, c], axis=(0, 1)) for r in rows for c in columns])
+
+
+def other_case(
+    kernel: GlobalPool | MaxPool | AvgPool | Quantize | Dequantize, rng: np.random.Generator
+) -> Case:
     x = draw(rng, kernel.input_shape, kernel.input_dtype)
+    if isinstance(kernel, MaxPool | AvgPool):
+        expected = pooled(x, kernel)
+        exact = isinstance(kernel, MaxPool) or kernel.dtype == "uint8"
+        if kernel.dtype == "uint8":
+            expected = np.rint(expected)
+        return Case(kernel, x, None, LayerParams(), expected, exact)
     value = real(x, INPUT)
     if isinstance(kernel, GlobalPool):
         value = value.mean(0, keepdims=True)
@@ -260,6 +310,22 @@ def gemm_ties_case(size: int, activation: Activation, residual: bool) -> Case:
     )
 
 
+def epilogue_kernels() -> Iterator[Gemm | Conv | Depthwise]:
+    """Smooth activations, gates, and activations behind the residual."""
+    for activation, source, output in product((GELU, SILU), DTYPES, DTYPES):
+        yield Gemm(13, 20, 40, source, activation, None, output)
+        yield Depthwise(4, 5, 24, 3, 1, source, activation, output)
+    gates = list(product((NONE, RELU, HARDSWISH, GELU, SILU), ("add", "multiply"), (False, True)))
+    types = list(product(DTYPES, repeat=3))
+    for i, (activation, combine, last) in enumerate(gates):
+        # Each combination with two choices of types; all of these occur.
+        for source, residual, output in (types[i % 8], types[(5 * i + 3) % 8]):
+            yield Gemm(6, 20, 24, source, activation, residual, output, combine, last)
+    for source, residual, output in types:
+        tail = (source, RELU, residual, output, "add", True)
+        yield Conv(3, 4, 8, 64, 3, 1, "nhwc", *tail)
+
+
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """All combinations of types on one shape of each template, and odd shapes of each."""
     yield ties_case()
@@ -280,6 +346,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         if residual is None:
             depthwise = Depthwise(9, 8, 24, 3, 1, input_dtype, activation, output)
             yield layer_case(depthwise, rng, unit=False)
+    for kernel in epilogue_kernels():
+        yield layer_case(kernel, rng, unit=False)
     for activation, output in product((NONE, RELU, HARDSWISH), DTYPES):
         stem = Conv(18, 18, 1, 16, 3, 2, "nchw", "float32", activation, None, output)
         yield layer_case(stem, rng, unit=False)
@@ -301,6 +369,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         Conv(4, 17, 16, 72, 5, 1),
         Conv(1, 1, 8, 8, 3, 1),
         Conv(6, 6, 40, 24, 1, 2),
+        Conv(9, 10, 8, 24, 4, 3, padding=0),
+        Conv(5, 8, 8, 20, 2, 1, padding=1),
     ]
     for shape in shapes:
         yield layer_case(shape, rng, unit=False)
@@ -315,11 +385,15 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield large_bias_case(kernel, rng)
     for channels in (1, 3):
         yield layer_case(Conv(23, 20, channels, 40, 3, 2, "nchw"), rng, unit=False)
+        yield layer_case(Conv(12, 17, channels, 24, 4, 4, "nchw", padding=0), rng, unit=False)
+    yield layer_case(Conv(15, 14, 3, 16, 7, 2, "nchw"), rng, unit=False)
     for (pixels, channels, hidden), source, output in product(
         ((36, 72, 24), (1, 8, 8), (50, 200, 56)), DTYPES, DTYPES
     ):
         yield excite_case(SqueezeExcite(pixels, channels, hidden, source, output), rng)
         yield other_case(GlobalPool(pixels, channels, source, output), rng)
+    for kernel in pools():
+        yield other_case(kernel, rng)
     for rows, channels in ((37, 24), (1, 10), (3, 5), (2, 9), (4, 11)):
         yield other_case(Quantize(rows, channels), rng)
         yield other_case(Dequantize(rows, channels), rng)
@@ -367,5 +441,50 @@ def check(isa: Isa, every: int) -> dict[str, object]:
     return {"cases": count, "failures": failures, "elements": elements, "differing": differing}
 
 
+def large_kernels() -> Iterator[Kernel]:
+    """One or more of each template, with enough work for two threads."""
+    for dtype in DTYPES:
+        tail = (dtype, RELU, None, dtype)
+        yield Gemm(197, 128, 200, *tail)
+        yield Gemm(1, 4096, 1032, *tail)
+        yield Conv(15, 13, 64, 72, 3, 1, "nhwc", *tail)
+        yield Conv(7, 4, 128, 256, 3, 1, "nhwc", *tail)
+        for kernel, stride in ((3, 1), (5, 2), (7, 1)):
+            yield Depthwise(57, 50, 72, kernel, stride, dtype, HARDSWISH, dtype)
+        yield SqueezeExcite(2500, 88, 24, dtype, dtype)
+        yield GlobalPool(3000, 200, dtype, dtype)
+        yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
+        yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
+    yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    yield Quantize(1001, 130)
+    yield Dequantize(1001, 130)
+
+
+def check_threads(isa: Isa) -> dict[str, object]:
+    """Which kernels give other bits with two threads, or are not divided at all."""
+    rng = np.random.default_rng(7)
+    failures: list[str] = []
+    count = 0
+    for kernel in large_kernels():
+        count += 1
+        if isinstance(kernel, Gemm | Conv | Depthwise):
+            case = layer_case(kernel, rng, unit=False)
+        elif isinstance(kernel, SqueezeExcite):
+            case = excite_case(kernel, rng)
+        else:
+            case = other_case(kernel, rng)
+        two = isa.with_threads(2)
+        if "T.parallel(2)" not in kernel.prim_func(two).script():
+            failures.append(f"{kernel}: is not divided")
+        serial, wrong = run(case, isa)
+        parallel, more = run(case, two)
+        if not np.array_equal(serial, parallel):
+            more.append("two threads give other bits")
+        failures += [f"{kernel}: {text}" for text in wrong + more]
+    return {"cases": count, "failures": failures}
+
+
 if __name__ == "__main__":
-    print(json.dumps(check(ISAS[sys.argv[1]], int(sys.argv[2]))))
+    chosen = ISAS[sys.argv[1]]
+    threads = sys.argv[2] == "threads"
+    print(json.dumps(check_threads(chosen) if threads else check(chosen, int(sys.argv[2]))))

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from compilers.errors import KernelError, TargetError
-from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
+from compilers.kernels import (
+    AvgPool,
+    Conv,
+    Depthwise,
+    Dequantize,
+    Gemm,
+    GlobalPool,
+    MaxPool,
+    Quantize,
+    SqueezeExcite,
+)
 from compilers.kernels.base import LayerParams, QParams
 from compilers.targets import ISAS
 from spaces.layer_spec import Activation
@@ -28,6 +38,11 @@ def test_symbols_are_identifiers_unique_per_kernel_and_isa() -> None:
         Depthwise(6, 6, 16, 3, 2),
         SqueezeExcite(36, 16, 8),
         GlobalPool(36, 16),
+        Conv(6, 6, 16, 24, 3, 1, padding=0),
+        MaxPool(6, 6, 16, 3, 1),
+        MaxPool(6, 6, 16, 3, 1, 1),
+        AvgPool(6, 6, 16, 3, 1),
+        AvgPool(6, 6, 16, 3, 1, dtype="uint8"),
         Quantize(36, 16),
         Dequantize(36, 16),
     ]
@@ -59,6 +74,7 @@ def test_equal_descriptions_are_one_kernel() -> None:
     assert plain == enum
     assert hash(plain) == hash(enum)
     assert plain.symbol(VNNI) == enum.symbol(VNNI)
+    assert Conv(6, 6, 8, 8, 3, 1, padding=1) == Conv(6, 6, 8, 8, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +84,14 @@ def test_equal_descriptions_are_one_kernel() -> None:
         (lambda: Gemm(4, 8, 10, residual="float32"), "10 channels"),
         (lambda: Gemm(0, 8, 8), "0 x 8 x 8"),
         (lambda: Gemm(4, 8, 8, "int8"), "'int8'"),
-        (lambda: Gemm(4, 8, 8, activation="gelu"), "'gelu'"),
-        (lambda: Conv(8, 8, 1, 8, 2, 1), "kernel 2"),
+        (lambda: Gemm(4, 8, 8, activation="tanh"), "'tanh'"),
+        (lambda: Gemm(4, 8, 8, combine="multiply"), "no"),
+        (lambda: Gemm(4, 8, 8, residual="float32", combine="max"), "'max'"),
+        (lambda: Conv(4, 4, 8, 8, 3, 1, activation="relu", activation_last=True), "there is none"),
+        (lambda: Conv(8, 8, 1, 8, 2, 1, padding=2), "padding 2"),
+        (lambda: Conv(4, 4, 8, 8, 5, 1, padding=0), "does not fit"),
+        (lambda: MaxPool(8, 8, 16, 2, 2, 2), "padding 2"),
+        (lambda: AvgPool(8, 2, 16, 3, 2), "does not fit"),
         (lambda: Conv(8, 8, 4, 8, 3, 1, "nchw", "uint8"), "nchw"),
         (lambda: Depthwise(8, 8, 12, 3, 1), "12 channels"),
         (lambda: Depthwise(8, 8, 16, 3, 3), "stride 3"),

@@ -32,12 +32,21 @@ kernels = [
       for channels, kernel, stride in ((96, 3, 1), (40, 5, 2), (8, 7, 1))
       for dtype in ("float32", "uint8")),
 ]
-print(json.dumps({str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}))
+codes = {str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}
+two = isa.with_threads(2)
+for kernel in (Gemm(197, 64, 400), Conv(14, 14, 64, 96, 3, 1), Depthwise(56, 56, 96, 3, 1)):
+    codes[f"two threads: {kernel}"] = compile_kernel(kernel, two).inspect_source("asm")
+print(json.dumps(codes))
 """
 
 
 def child(*arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TVM_NUM_THREADS": "2",
+    }
     done = subprocess.run(
         [sys.executable, *arguments],
         check=False,
@@ -69,7 +78,10 @@ def children() -> Iterator[Children]:
         assembly = {
             ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa) for isa in host_isas()
         }
-        yield outputs | assembly
+        threads = {
+            ("threads", isa): pool.submit(child, str(CHECKS), isa, "threads") for isa in host_isas()
+        }
+        yield outputs | assembly | threads
 
 
 @pytest.mark.slow
@@ -80,6 +92,14 @@ def test_outputs_match_the_references_and_stay_in_bounds(isa: str, children: Chi
     assert result["cases"] * every(isa) > 100
     assert result["elements"] * every(isa) > 20_000
     assert result["differing"] <= 1e-4 * result["elements"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", host_isas())
+def test_two_threads_give_the_same_bits_as_one(isa: str, children: Children) -> None:
+    result = json.loads(children["threads", isa].result())
+    assert result["failures"] == []
+    assert result["cases"] > 20
 
 
 @pytest.mark.slow
@@ -103,5 +123,7 @@ def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
         assert "vpmaddubsw" not in instructions
         if "channels=8," not in kernel:
             assert ("zmm" in code) == isa.startswith("avx512"), kernel
-        # Workspace calls mean accumulators in memory.
+        # Workspace calls mean accumulators in memory, and an allocation in every iteration where
+        # threads divide a loop.
         assert "AllocWorkspace@" not in code, kernel
+        assert ("ParallelLaunch" in code) == kernel.startswith("two threads"), kernel

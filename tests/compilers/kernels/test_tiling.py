@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from compilers.kernels.tiling import (
@@ -57,21 +57,24 @@ def test_blocks_cover_every_channel_once(channels: int, lanes: int, limit: int) 
 
 @given(
     width=st.integers(1, 60),
-    kernel=st.sampled_from([1, 3, 5, 7]),
-    stride=st.sampled_from([1, 2]),
+    kernel=st.sampled_from([1, 2, 3, 5, 7]),
+    stride=st.sampled_from([1, 2, 3]),
+    data=st.data(),
     limit=st.integers(1, 14),
 )
 def test_column_runs_cover_the_row_and_know_what_is_inside(
-    width: int, kernel: int, stride: int, limit: int
+    width: int, kernel: int, stride: int, data: st.DataObject, limit: int
 ) -> None:
-    out = out_size(width, kernel, stride)
+    padding = data.draw(st.integers(0, kernel // 2))
+    assume(width + 2 * padding >= kernel)
+    out = out_size(width, kernel, stride, padding)
     covered = []
-    for run in column_runs(out, width, kernel, stride, limit):
+    for run in column_runs(out, width, kernel, stride, padding, limit):
         for tile in range(run.tiles):
             columns = [run.first + tile * run.width + t for t in range(run.width)]
             covered += columns
             taps = [
-                c * stride - kernel // 2 + kw for c in columns for kw in range(kernel)
+                c * stride - padding + kw for c in columns for kw in range(kernel)
             ]  # fmt: skip
             assert run.inside == (min(taps) >= 0 and max(taps) < width)
     assert covered == list(range(out))

@@ -24,6 +24,8 @@ _EXTERN = {
     "dequantize.default": OpKind.DEQUANTIZE,
     "qconv2d.default": OpKind.QCONV,
     "qlinear.default": OpKind.QLINEAR,
+    "weight_only_linear.default": OpKind.WEIGHT_ONLY_LINEAR,
+    "unpack.default": OpKind.UNPACK,
     "hardswish.default": OpKind.HARDSWISH,
     "hardswish_.default": OpKind.HARDSWISH,
     "hardsigmoid.default": OpKind.HARDSIGMOID,
@@ -93,7 +95,7 @@ def _import(program: ExportedProgram) -> tuple[Any, dict[str, str]]:
                 f"Supported: {', '.join(sorted((*_EXTERN, *_IMPORTED)))}."
             )
     origins: dict[str, str] = {}
-    dtypes = {torch.uint8: "uint8", torch.float32: "float32"}
+    dtypes = {torch.uint8: "uint8", torch.int8: "int8", torch.float32: "float32"}
     base: dict[str, Callable[[fx.Node], Any]] = {}
 
     def convert(node: fx.Node, importer: Any) -> Any:

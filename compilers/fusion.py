@@ -28,11 +28,15 @@ from compilers.kernels import (
     GlobalPool,
     Quantize,
     SqueezeExcite,
+    WeightOnlyGemm,
 )
 from compilers.kernels.base import DType, Kernel, LayerParams, QParams
+from compilers.kernels.nibbles import held_bits
 from spaces.layer_spec import Activation
 
-_ANCHORS = (OpKind.CONV, OpKind.LINEAR, OpKind.QCONV, OpKind.QLINEAR)
+_ANCHORS = (
+    OpKind.CONV, OpKind.LINEAR, OpKind.QCONV, OpKind.QLINEAR, OpKind.WEIGHT_ONLY_LINEAR
+)  # fmt: skip
 _INTEGER = (OpKind.QCONV, OpKind.QLINEAR)
 _ACTIVATIONS = {OpKind.RELU: Activation.RELU, OpKind.HARDSWISH: Activation.HARDSWISH}
 
@@ -249,9 +253,18 @@ class _Fusion:
             residual=residual,
         )
         shape, activation, dtype = self.shapes[source], group.activation, _dtype(integer)
+        bits = held_bits(op.weight_bits)
         kernel: Kernel
+        if op.kind is OpKind.WEIGHT_ONLY_LINEAR:
+            kernel = WeightOnlyGemm(
+                1, shape[1], len(weight), bits, op.group_size, activation, residual_type, output
+            )
+            return KernelCall(op.site, kernel, inputs, "", params)
         if len(weight.shape) == 2:
-            kernel = Gemm(1, shape[1], len(weight), dtype, activation, residual_type, output)
+            kernel = Gemm(
+                1, shape[1], len(weight), dtype, activation, residual_type, output,
+                weight_bits=bits,
+            )  # fmt: skip
             return KernelCall(op.site, kernel, inputs, "", params)
         window = weight.shape[2]
         if weight.shape[3] != window or op.padding != window // 2:
@@ -262,18 +275,21 @@ class _Fusion:
             if nchw:
                 raise _fail(op, "a depthwise convolution of the network's input")
             kernel = Depthwise(
-                height, width, shape[1], window, op.stride, dtype, activation, output
-            )
+                height, width, shape[1], window, op.stride, dtype, activation, output,
+                weight_bits=bits,
+            )  # fmt: skip
         elif op.groups != 1:
             raise _fail(op, f"a convolution of {op.groups} groups over {shape[1]} channels")
         elif window == 1 and op.stride == 1 and not nchw:
             kernel = Gemm(
-                height * width, shape[1], len(weight), dtype, activation, residual_type, output
-            )
+                height * width, shape[1], len(weight), dtype, activation, residual_type, output,
+                weight_bits=bits,
+            )  # fmt: skip
         else:
             kernel = Conv(
                 height, width, shape[1], len(weight), window, op.stride,
                 "nchw" if nchw else "nhwc", dtype, activation, residual_type, output,
+                weight_bits=bits,
             )  # fmt: skip
         return KernelCall(op.site, kernel, inputs, "", params)
 

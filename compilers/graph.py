@@ -22,16 +22,21 @@ class OpKind(StrEnum):
     - `conv`, `linear`: `weight` float32 `[O, I/g, k, k]` or `[O, I]`, `bias` float32 `[O]`
     - `qconv2d`, `qlinear`: `weight` int8, `bias` int32 `[O]`, `scale` float32 `[O]`,
       `input_zero_point` int32 `[]`; the result is float32
+    - `weight_only_linear`: `weight` int8 `[O, I]`, `bias` float32 `[O]`, `scale` float32
+      `[O, groups of group_size inputs]`; computes in float32
     - `quantize` (float32 to uint8), `dequantize` (back): `scale` float32 `[]`,
       `zero_point` int32 `[]`
     - `mean`: over height and width; `reshape`: between `[N, C]` and `[N, C, 1, 1]`
     - `mul`: a map times one factor per channel; `add`: two tensors of equal shape
+    - `unpack`: stored weights of fewer than 8 bits as int8; lifting computes it
     """
 
     CONV = "conv"
     LINEAR = "linear"
     QCONV = "qconv2d"
     QLINEAR = "qlinear"
+    WEIGHT_ONLY_LINEAR = "weight_only_linear"
+    UNPACK = "unpack"
     QUANTIZE = "quantize"
     DEQUANTIZE = "dequantize"
     RELU = "relu"
@@ -57,6 +62,8 @@ class Op:
         stride: Step of a convolution's window, pixels.
         padding: Zeros at each border of a convolution's input, pixels.
         groups: Channel groups of a convolution.
+        weight_bits: Width that integer weights fit.
+        group_size: Inputs that share one scale of a weight-only layer.
     """
 
     name: str
@@ -68,6 +75,8 @@ class Op:
     stride: int = 1
     padding: int = 0
     groups: int = 1
+    weight_bits: int = 8
+    group_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,8 +24,15 @@ _ROLES: dict[OpKind, tuple[str, ...]] = {
     OpKind.DEQUANTIZE: ("scale", "zero_point"),
     OpKind.QCONV: ("input_zero_point", "weight", "bias", "scale"),
     OpKind.QLINEAR: ("input_zero_point", "weight", "bias", "scale"),
+    OpKind.WEIGHT_ONLY_LINEAR: ("weight", "bias", "scale"),
     OpKind.HARDSWISH: (),
     OpKind.HARDSIGMOID: (),
+}
+
+_NUMBERS: dict[OpKind, tuple[str, ...]] = {
+    OpKind.QCONV: ("stride", "padding", "groups", "weight_bits"),
+    OpKind.QLINEAR: ("weight_bits",),
+    OpKind.WEIGHT_ONLY_LINEAR: ("group_size", "weight_bits"),
 }
 
 
@@ -131,9 +138,7 @@ class Lifter:
         kind: OpKind,
         inputs: list[Any],
         params: dict[str, NDArray[Any]] | None = None,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
+        **numbers: int,
     ) -> None:
         name = var.name
         for argument in inputs:
@@ -146,9 +151,7 @@ class Lifter:
             shape=_shape(var),
             site=self.sites.get(name, name),
             params=params or {},
-            stride=stride,
-            padding=padding,
-            groups=groups,
+            **numbers,
         )
 
     def _convolution(self, var: Any, value: Any, weight: NDArray[Any] | None) -> None:
@@ -161,9 +164,9 @@ class Lifter:
             OpKind.CONV,
             [value.args[0]],
             {"weight": weight, "bias": _zeros(weight)},
-            stride.pop(),
-            padding.pop(),
-            int(attrs.groups),
+            stride=stride.pop(),
+            padding=padding.pop(),
+            groups=int(attrs.groups),
         )
 
     def _add(self, var: Any, args: list[Any], constants: list[NDArray[Any] | None]) -> None:
@@ -208,6 +211,9 @@ class Lifter:
     def _extern(self, var: Any, args: list[Any]) -> None:
         kind = OpKind(args[0].global_symbol.removeprefix(EXTERN_PREFIX))
         fields = list(args[1].fields)
+        if kind is OpKind.UNPACK:
+            self.constants[var.name] = self._unpacked(var, fields)
+            return
         roles = _ROLES[kind]
         params: dict[str, NDArray[Any]] = {}
         for role, expression in zip(roles, fields[1:], strict=False):
@@ -215,9 +221,21 @@ class Lifter:
             if constant is None:
                 raise self._fail(var, f"{kind} whose {role} is not a constant")
             params[role] = constant
-        geometry = [int(constant) for f in fields[1 + len(roles) :]
-                    if (constant := self._constant(f)) is not None]  # fmt: skip
-        self._emit(var, kind, fields[:1], params, *geometry)
+        found = [self._constant(expression) for expression in fields[1 + len(roles) :]]
+        numbers = [int(constant) for constant in found if constant is not None]
+        names = _NUMBERS.get(kind, ())
+        self._emit(var, kind, fields[:1], params, **dict(zip(names, numbers, strict=False)))
+
+    def _unpacked(self, var: Any, fields: list[Any]) -> NDArray[np.int8]:
+        import torch
+
+        from supernet.packing import unpack_codes
+
+        packed, bits, shape = map(self._constant, fields)
+        if packed is None or bits is None or shape is None:
+            raise self._fail(var, "weights that are not constant")
+        codes = unpack_codes(torch.from_numpy(packed), int(bits), tuple(map(int, shape)))
+        return np.asarray(codes.numpy())
 
 
 def _is_var(expression: Any) -> bool:

@@ -37,6 +37,16 @@ def evaluate(op: Op, x: Tensor, other: Tensor | None = None) -> Tensor:
                 op.stride,
                 op.padding,
                 op.groups,
+                op.weight_bits,
+            )
+        case OpKind.WEIGHT_ONLY_LINEAR:
+            return integer_ops.weight_only_linear(
+                x,
+                constants["weight"],
+                constants["bias"],
+                constants["scale"],
+                op.group_size,
+                op.weight_bits,
             )
         case OpKind.QLINEAR:
             return integer_ops.qlinear(
@@ -45,6 +55,7 @@ def evaluate(op: Op, x: Tensor, other: Tensor | None = None) -> Tensor:
                 constants["weight"],
                 constants["bias"],
                 constants["scale"],
+                op.weight_bits,
             )
         case OpKind.QUANTIZE:
             return integer_ops.quantize(x, constants["scale"], constants["zero_point"])

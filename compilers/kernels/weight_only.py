@@ -17,7 +17,7 @@ from compilers.errors import KernelError
 from compilers.intrinsics import look_up, prefetch
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, broadcast, cast, load, splat
-from compilers.kernels.epilogue import Cell, Epilogue, EpilogueCode, layer_epilogue
+from compilers.kernels.epilogue import Cell, Combine, Epilogue, EpilogueCode, layer_epilogue
 from compilers.kernels.packing import checked, pack_matrix, pad_channels
 from compilers.kernels.tiling import (
     Block,
@@ -77,6 +77,8 @@ class WeightOnlyGemm(Kernel):
     activation: Activation = Activation.NONE
     residual: DType | None = None
     output_dtype: DType = "float32"
+    combine: Combine = "add"
+    activation_last: bool = False
 
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
@@ -99,7 +101,14 @@ class WeightOnlyGemm(Kernel):
     @property
     def epilogue(self) -> Epilogue:
         """What follows the product."""
-        return layer_epilogue("float32", self.activation, self.residual, self.output_dtype)
+        return layer_epilogue(
+            "float32",
+            self.activation,
+            self.residual,
+            self.output_dtype,
+            self.combine,
+            self.activation_last,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`netcarve bundle`: run and verify what a search has left."""
+"""`netcarve bundle`: run, verify and deploy what a search has left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.options import JsonOption, QuietOption
 from cli.output import print_json, print_pairs
 from cli.progress import progress
 
-bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Bundles: run, verify.")
+bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Bundles: run, verify, native.")
 
 
 @bundle.command()
@@ -84,4 +84,37 @@ def verify(
     if latency is not None:
         spread = f"p10 to p90: {latency.p10_ms:.4f} to {latency.p90_ms:.4f} ms"
         pairs.append(("latency", f"{latency.median_ms:.4f} ms, {spread}"))
+        if latency.throttled:
+            pairs.append(("warning", "calls became slower while they were measured"))
     print_pairs(pairs)
+
+
+@bundle.command()
+def native(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The executable; its folder is replaced whole. Default: native/run in DIR.",
+        ),
+    ] = None,
+    compiler: Annotated[
+        str, typer.Option(metavar="CXX", help="A C++17 compiler, by name or path.")
+    ] = "g++",
+    json: JsonOption = False,
+) -> None:
+    """Check a bundle's hashes, then build an executable that needs no Python."""
+    from compilers.native import build_native
+
+    executable = build_native(folder, output, compiler)
+    size = sum(file.stat().st_size for file in executable.parent.iterdir())
+    if json:
+        print_json({"executable": str(executable), "bytes": size})
+        return
+    print_pairs(
+        [
+            ("executable", str(executable)),
+            ("folder", f"{size / 1000:.1f} kB, to be copied as a whole"),
+        ]
+    )

@@ -12,14 +12,20 @@ from cli.output import print_json, print_pairs, print_table
 if TYPE_CHECKING:
     from search.devices import RegisteredDevice
 
-device = typer.Typer(name="device", no_args_is_help=True, help="Devices: add, list, show, probe.")
+device = typer.Typer(
+    name="device", no_args_is_help=True, help="Devices: add, list, show, probe, serve."
+)
 
 
 @device.command()
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new device.")],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Kind of device; local_cpu is this machine's.")
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Kind of device: local_cpu, this machine's; tvm_rpc, behind a TVM RPC server.",
+        ),
     ] = "local_cpu",
     isa: Annotated[
         str,
@@ -30,6 +36,14 @@ def add(
     ] = "native",
     threads: Annotated[int, typer.Option(metavar="N", help="Threads that one inference uses.")] = 1,
     batch: Annotated[int, typer.Option(metavar="N", help="Inputs of one inference.")] = 1,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of that kind of device, such as port=9190; may be given several times.",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace a device of this name.")
     ] = False,
@@ -42,6 +56,12 @@ def add(
     from search.workspace import open_store
 
     settings = {"name": name, "kind": kind, "isa": isa, "threads": threads, "batch": batch}
+    for setting in own or ():
+        key, equals, value = setting.partition("=")
+        if not equals or key in settings:
+            reason = "given twice" if equals else "not KEY=VALUE"
+            raise typer.BadParameter(f"{setting!r}: {reason}", param_hint="--set")
+        settings[key] = value
     with open_store(home, db) as store:
         _print(add_device(store, settings, replace=replace), json)
 
@@ -101,6 +121,40 @@ def probe(
 
     with open_store(home, db) as store:
         _print(probe_device(store, name), json)
+
+
+@device.command()
+def serve(
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 for a free one.")
+    ] = 9190,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help="Name under which clients find it; no secret.")
+    ] = "",
+    tracker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Register at this TVM RPC tracker, under --key."),
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="Most threads of one inference.")] = 1,
+) -> None:
+    """Let other machines run and time binaries on this one: a TVM RPC server.
+
+    Whoever connects can run code on this machine. Leave it at 127.0.0.1 and use an ssh tunnel.
+    """
+    from compilers.rpc_server import parse_address, serve
+
+    serve(host, port, key, None if tracker is None else parse_address(tracker), threads, _serving)
+
+
+def _serving(address: str, exposed: bool) -> None:
+    if exposed:
+        typer.echo(
+            f"warning: whoever can connect to {address} can run code on this machine, with your "
+            "rights; nobody is asked for a password",
+            err=True,
+        )
+    typer.echo(f"TVM RPC server at {address}; Ctrl-C ends it")
 
 
 def _print(found: RegisteredDevice, json: bool) -> None:

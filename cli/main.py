@@ -11,6 +11,7 @@ from cli.bundle import bundle
 from cli.commands import Commands
 from cli.device import device
 from cli.doctor import doctor
+from cli.profile import profile
 from cli.report import report
 from cli.search import search
 from cli.space import space
@@ -27,6 +28,7 @@ app.add_typer(search)
 app.add_typer(device)
 app.add_typer(space)
 app.add_typer(bundle)
+app.command()(profile)
 app.command()(report)
 app.command()(doctor)
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
         verify_bundle,
         write_bundle,
     )
-    from compilers.devices import DEVICES, Device, DeviceConfig, LocalCpu, make_device
+    from compilers.devices import (
+        DEVICES,
+        Device,
+        DeviceConfig,
+        LocalCpu,
+        RpcConfig,
+        RpcDevice,
+        make_device,
+        parse_device,
+    )
     from compilers.measurement import Measurement, MeasurementConfig, measure_interleaved
 
 _HOME = {
@@ -29,10 +38,13 @@ _HOME = {
     "LocalCpu": "compilers.devices",
     "Measurement": "compilers.measurement",
     "MeasurementConfig": "compilers.measurement",
+    "RpcConfig": "compilers.devices",
+    "RpcDevice": "compilers.devices",
     "Verification": "compilers.bundle",
     "load_bundle": "compilers.bundle",
     "make_device": "compilers.devices",
     "measure_interleaved": "compilers.measurement",
+    "parse_device": "compilers.devices",
     "verify_bundle": "compilers.bundle",
     "write_bundle": "compilers.bundle",
 }
@@ -46,10 +58,13 @@ __all__ = [
     "LocalCpu",
     "Measurement",
     "MeasurementConfig",
+    "RpcConfig",
+    "RpcDevice",
     "Verification",
     "load_bundle",
     "make_device",
     "measure_interleaved",
+    "parse_device",
     "verify_bundle",
     "write_bundle",
 ]

@@ -66,7 +66,7 @@ def build_library(
     executable = _compile(_relax_module(graph, isa, watch), isa)
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
-            str(path), fcompile=_link, addons=list(map(str, objects)), workspace_dir=folder
+            str(path), fcompile=link, addons=list(map(str, objects)), workspace_dir=folder
         )
 
 
@@ -132,8 +132,16 @@ def _compile(module: Any, isa: Isa) -> Any:
     return tvm.compile(module, target=isa.tvm_target(), relax_pipeline=pipeline)
 
 
-def _link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
-    """Link with binutils alone where possible: kernels need no C or C++ runtime."""
+def link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:
+    """Link with binutils alone where possible: kernels need no C or C++ runtime.
+
+    Args:
+        output: The shared library.
+        objects: Object files.
+
+    Raises:
+        BuildError: No linker was found, or it failed.
+    """
     found = next((name for name in LINKERS if shutil.which(name)), None)
     if found is None:
         raise BuildError(f"no linker found; install one of: {', '.join(LINKERS)}")
@@ -147,4 +155,4 @@ def _link(output: str, objects: list[str], *_args: Any, **_options: Any) -> None
         raise BuildError(f"{found} failed with status {done.returncode}: {done.stderr[-500:]}")
 
 
-_link.object_format = "o"  # type: ignore[attr-defined]
+link.object_format = "o"  # type: ignore[attr-defined]

@@ -15,6 +15,9 @@ BUILD_FILE = "build.json"
 LIBRARY_FILE = "library.so"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
+CONVERSIONS = ("Quantize", "Dequantize")
+"""Templates that convert a tensor between two layers and execute none."""
+
 _PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
 
 

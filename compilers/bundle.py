@@ -8,6 +8,8 @@ A bundle is a folder (and the same as .tar.gz):
     model.onnx            the ONNX twin (QDQ where quantised)
     input.npy output.npy  a sample and the binary's logits
     run.py                runs the bundle with numpy and the TVM runtime only
+    runner.cc, *.h        run it without Python, once built
+    build_runner.sh       builds them; `compilers.native` calls it
     manifest.json         everything else, and the SHA-256 of every file
 """
 
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
     from compilers.devices.base import Device
 
 _COPIED = (LIBRARY_FILE, "subnet.safetensors", "subnet.json", INPUT_FILE)
+RUNNER_SCRIPT = "build_runner.sh"
+RUNNER_FILES = (RUNNER_SCRIPT, "bundle.h", "model.h", "npy.h", "runner.cc")
+"""Sources of the native runner, as they lie in every bundle and in the folder `runner`."""
+
 OUTPUT_TOLERANCE = 1e-4
 """Allowed difference from the bundle's own sample output, relative to its largest logit."""
 
@@ -123,6 +129,8 @@ def write_bundle(
         for name in _COPIED:
             shutil.copyfile(build.folder / name, folder / name)
         shutil.copyfile(bundle_runtime.__file__, folder / "run.py")
+        for name in RUNNER_FILES:
+            shutil.copyfile(Path(__file__).parent / "runner" / name, folder / name)
         np.save(folder / OUTPUT_FILE, device.run(build, np.load(build.folder / INPUT_FILE)))
         onnx_difference = device.export_onnx(build, folder / "model.onnx")
         manifest = _manifest(build, device, info)
@@ -197,7 +205,12 @@ def opened(path: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def _checked_manifest(folder: Path) -> dict[str, Any]:
+def checked_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle folder, after every file's hash was compared with it.
+
+    Raises:
+        BundleError: The manifest is missing or damaged, or a file is missing or differs.
+    """
     try:
         manifest = bundle_runtime.read_manifest(folder)
         bundle_runtime.check_hashes(folder, manifest)
@@ -212,7 +225,7 @@ def load_bundle(path: str | Path) -> Build:
     Raises:
         BundleError: The bundle is corrupt, or was not written by this version.
     """
-    manifest = _checked_manifest(Path(path))
+    manifest = checked_manifest(Path(path))
     try:
         return Build(
             folder=Path(path),

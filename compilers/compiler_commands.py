@@ -22,7 +22,8 @@ from compilers.fusion import fuse
 from compilers.graph import Graph
 from compilers.kernel_library import KernelLibrary
 from compilers.onnx_export import check_onnx, export_onnx
-from compilers.probe import probe
+from compilers.peaks import measure_roofline
+from compilers.probe import probe, write_trials
 from compilers.runtime import Model
 from compilers.targets import resolve_isa
 from spaces.layer_spec import Operator
@@ -122,4 +123,27 @@ def probe_kernels(arguments: Mapping[str, Any]) -> None:
     probe(Operator(arguments["operator"]), arguments["scheme"], resolve_isa(arguments["isa"]))
 
 
-COMMANDS = {"build": build, "onnx": onnx, "probe": probe_kernels}
+def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write the kernels of one `operator` in one `scheme` for `isa` to `folder`, to be run
+    elsewhere; compiled ones are kept in `kernels`."""
+    return write_trials(
+        Operator(arguments["operator"]),
+        arguments["scheme"],
+        resolve_isa(arguments["isa"]),
+        KernelLibrary(Path(arguments["kernels"])),
+        Path(arguments["folder"]),
+    )
+
+
+def roofline(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the peaks of the processor that this child is pinned to, on `isa`."""
+    return measure_roofline(resolve_isa(arguments["isa"])).to_json()
+
+
+COMMANDS = {
+    "build": build,
+    "onnx": onnx,
+    "probe": probe_kernels,
+    "trials": trials,
+    "roofline": roofline,
+}

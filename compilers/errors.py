@@ -53,5 +53,9 @@ class DeviceError(CompilerError):
     """A device is described wrongly, could not be probed, or this machine cannot be that device."""
 
 
+class DeviceConnectionError(DeviceError):
+    """A device's server cannot be reached, does not answer, or went away in mid-request."""
+
+
 class BundleError(CompilerError):
     """A bundle is incomplete, corrupt or not meant for this machine."""

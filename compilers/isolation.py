@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
-Role = Literal["compiler", "runtime"]
+Role = Literal["compiler", "runtime", "rpc"]
 _ROOT = Path(__file__).resolve().parent.parent
 _TAIL = 1500
 _NOISE = "Warning: Scope "
@@ -47,7 +47,8 @@ class Worker:
     thread that started it and ends with that thread.
 
     Args:
-        role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime.
+        role: `compiler` imports torch and all of TVM; `runtime` only numpy and TVM's runtime, and
+            `rpc` the same, to have a server run binaries.
         error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
     """
@@ -133,7 +134,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "TVM_NUM_THREADS": "1",
             "TVM_BIND_THREADS": "0",
-            "TVM_USE_RUNTIME_LIB": "1" if self.role == "runtime" else "0",
+            "TVM_USE_RUNTIME_LIB": "0" if self.role == "compiler" else "1",
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, inherited)]),
         }
         options = {"role": self.role, "parent": os.getpid(), "cpus": self.cpus}

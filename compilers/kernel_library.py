@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tvm.runtime import Module
+    from tvm.tirx import PrimFunc
 
     from compilers.kernels.base import Kernel
     from compilers.targets import Isa
@@ -95,10 +96,14 @@ def compile_kernel(kernel: Kernel, isa: Isa) -> Module:
     Raises:
         KernelError: no template covers the kernel on this instruction set.
     """
+    return compile_function(kernel.symbol(isa), kernel.prim_func(isa), isa)
+
+
+def compile_function(symbol: str, function: PrimFunc, isa: Isa) -> Module:
+    """A TVM module with one function, whose global symbol is `symbol`."""
     import tvm
 
-    symbol = kernel.symbol(isa)
-    module = tvm.IRModule({symbol: kernel.prim_func(isa)})
+    module = tvm.IRModule({symbol: function})
     # Storage rewriting would merge nothing here, and it drops the annotation that keeps
     # accumulators on the stack, where LLVM turns them into registers.
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):

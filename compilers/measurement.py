@@ -5,6 +5,13 @@ a slow moment of the machine falls on all of them. Each sample is the mean of a 
 long enough for the clock. Rounds go on until the median of every function is known well enough.
 The first function is measured twice under two names; the ratio of these two medians is what the
 set-up gets wrong with nothing to tell apart.
+
+With a cold cache every sample is one call, made after a buffer larger than the private caches was
+written through; the interpreter's own code and data are fetched again before the clock starts.
+
+A processor that gets hot or loses its boost slows down in the course of a session. So the last
+third of the samples is compared with the first, and so is a reference loop that does the same
+arithmetic in every round and touches no memory: it tells a slower clock from other causes.
 """
 
 from __future__ import annotations
@@ -13,11 +20,24 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil, sqrt
 from statistics import median
-from typing import Any
+from typing import Any, Literal, get_args
+
+from compilers.caches import data_caches
+from compilers.errors import MeasurementError
 
 CLOCK = "perf_counter_ns"
+STEADY = 1.05
+"""Largest drift of a session that counts as steady."""
+
+CacheState = Literal["warm", "cold"]
+Sampler = Callable[[int], float]
+"""Makes a batch of so many calls; the mean milliseconds of one."""
+
+_REFERENCE_STEPS = 2000
+_LEAST_FLUSH, _LARGEST_FLUSH = 16 << 20, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,11 @@ class MeasurementConfig:
         max_repeats: Largest number of samples per function.
         interval: Width of the 95 % interval of the median, relative to it, that is good enough.
         seed: Of the order of functions in each round.
+        cache: `warm`: calls follow each other, so that they find their data in the caches;
+            `cold`: the caches are flushed before every call, which is a sample of its own.
+
+    Raises:
+        MeasurementError: `cache` is neither.
     """
 
     warmup_ms: float = 30.0
@@ -39,6 +64,11 @@ class MeasurementConfig:
     max_repeats: int = 400
     interval: float = 0.03
     seed: int = 0
+    cache: CacheState = "warm"
+
+    def __post_init__(self) -> None:
+        if self.cache not in get_args(CacheState):
+            raise MeasurementError(f"cache is {self.cache!r}; allowed: warm, cold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +85,11 @@ class Measurement:
         aa_ratio: Second median over first of the binary that was measured twice in this session.
         interval: Relative width of the 95 % interval of the median.
         batch: Calls behind one sample.
+        cache: Whether calls found their data in the caches: `warm` or `cold`.
+        drift: Median over the session's functions of the median of the last third of their
+            samples by that of the first; None when it was not recorded.
+        reference_drift: The same of the reference loop, which only the clock frequency and other
+            work on this processor can slow down; None when it was not recorded.
     """
 
     median_ms: float
@@ -66,6 +101,14 @@ class Measurement:
     aa_ratio: float
     interval: float
     batch: int
+    cache: CacheState = "warm"
+    drift: float | None = None
+    reference_drift: float | None = None
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the machine became slower by more than `STEADY` during the session."""
+        return any(d is not None and d > STEADY for d in (self.drift, self.reference_drift))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal measurement."""
@@ -91,22 +134,68 @@ def measure_interleaved(
             None.
 
     Returns:
-        One measurement per function, in order, all with the same A/A ratio.
+        One measurement per function, in order, all with the same A/A ratio and drifts.
     """
-    every = [*functions, twin or functions[0]]
+    return measure_samplers(
+        [timed(function) for function in functions],
+        config,
+        None if twin is None else timed(twin),
+    )
+
+
+def timed(function: Callable[[], object]) -> Sampler:
+    """A sampler of a Python function."""
+    return partial(_sample, function)
+
+
+def measure_samplers(
+    samplers: Sequence[Sampler],
+    config: MeasurementConfig = MeasurementConfig(),
+    twin: Sampler | None = None,
+    clock: str = CLOCK,
+    here: bool = True,
+) -> list[Measurement]:
+    """Time what brings its own stop watch, for example a loop outside Python.
+
+    Args:
+        samplers: At least one.
+        config: How long.
+        twin: A second instance of `samplers[0]` for the A/A ratio; itself when None.
+        clock: What the samplers read.
+        here: Whether the calls are made on this processor, whose caches can be flushed and whose
+            clock a reference loop can watch.
+
+    Returns:
+        One measurement per sampler, in order, all with the same A/A ratio and drifts.
+
+    Raises:
+        MeasurementError: A cold cache is asked for, but the calls are made elsewhere.
+    """
+    if config.cache == "cold" and not here:
+        raise MeasurementError(
+            "cache is 'cold', but another machine's caches cannot be flushed; allowed there: warm"
+        )
+    every = [*samplers, twin or samplers[0]]
     order = list(range(len(every)))
     shuffle = random.Random(config.seed)  # noqa: S311 - not a secret
-    batches, warmups = zip(*(_calibrate(function, config) for function in every), strict=True)
+    batches, warmups = zip(*(_calibrate(sampler, config) for sampler in every), strict=True)
+    flush = CacheFlush() if config.cache == "cold" else None
     samples: list[list[float]] = [[] for _ in every]
+    reference: list[float] = []
     for repeat in range(1, config.max_repeats + 1):
+        if here:
+            reference.append(_reference_ms())
         shuffle.shuffle(order)
         for index in order:
-            samples[index].append(_sample(every[index], batches[index]))
+            if flush is not None:
+                flush()
+            samples[index].append(every[index](batches[index]))
         if repeat >= config.min_repeats and all(
             median_interval(taken) < config.interval for taken in samples
         ):
             break
     ratio = median(samples[-1]) / median(samples[0])
+    drifts = [found for taken in samples if (found := drift(taken)) is not None]
     return [
         Measurement(
             median_ms=median(taken),
@@ -114,13 +203,46 @@ def measure_interleaved(
             p90_ms=quantile(taken, 0.9),
             repeats=len(taken),
             warmup=warmup,
-            clock=CLOCK,
+            clock=clock,
             aa_ratio=ratio,
             interval=median_interval(taken),
             batch=batch,
+            cache=config.cache,
+            drift=median(drifts) if drifts else None,
+            reference_drift=drift(reference),
         )
         for taken, batch, warmup in zip(samples[:-1], batches, warmups, strict=False)
     ]
+
+
+class CacheFlush:
+    """Evicts everything else from the caches by writing through a large buffer.
+
+    Its size is twice the largest cache, 16 MiB at least, 64 MiB at most: a huge last level, which
+    many cores share, is not emptied, but nothing stays in the caches of one core.
+    """
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        largest = max(cache.bytes for cache in data_caches())
+        size = min(max(2 * largest, _LEAST_FLUSH), _LARGEST_FLUSH)
+        self._buffer = np.zeros(size // 8, np.int64)
+
+    def __call__(self) -> None:
+        """Flush. What calls and times functions is warm afterwards, what they call is not."""
+        self._buffer += 1
+        _sample(_nothing, 1)
+
+
+def drift(samples: Sequence[float]) -> float | None:
+    """Median of the last third of the samples, in the order taken, by that of the first third.
+
+    None when there are fewer than three, or the clock did not move.
+    """
+    third = len(samples) // 3
+    first = median(samples[:third]) if third else 0.0
+    return median(samples[-third:]) / first if first else None
 
 
 def quantile(samples: Sequence[float], q: float) -> float:
@@ -157,11 +279,23 @@ def _sample(function: Callable[[], object], batch: int) -> float:
     return (time.perf_counter_ns() - start) / batch / 1e6
 
 
-def _calibrate(function: Callable[[], object], config: MeasurementConfig) -> tuple[int, int]:
+def _nothing() -> None:
+    """Return."""
+
+
+def _reference_ms() -> float:
+    """Milliseconds of a loop of integer arithmetic in registers and the innermost cache."""
+    start = time.perf_counter_ns()
+    sum(range(_REFERENCE_STEPS))
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _calibrate(sampler: Sampler, config: MeasurementConfig) -> tuple[int, int]:
     """Warm up; return the calls of one batch and the calls made."""
     calls, spent = 0, 0.0
     while calls < 3 or spent < config.warmup_ms:
-        spent += _sample(function, 1)
-        calls += 1
-    best = min(_sample(function, 1) for _ in range(5))
-    return max(1, ceil(config.batch_ms / best)), calls + 5
+        spent += sampler(calls + 1) * (calls + 1)
+        calls += calls + 1
+    best = min(sampler(1) for _ in range(5))
+    batch = 1 if config.cache == "cold" else max(1, ceil(config.batch_ms / best))
+    return batch, calls + 5

@@ -8,13 +8,15 @@ must be exact; pooling and squeeze-and-excite may round to the neighbouring step
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compilers.build import link
 from compilers.errors import MismatchError
-from compilers.kernel_library import compile_kernel
+from compilers.kernel_library import KernelLibrary, compile_kernel
 from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
 from compilers.kernels.base import DType, Kernel, LayerParams, QParams
 from compilers.targets import Isa
@@ -75,6 +77,50 @@ def _run(trial: Trial, isa: Isa) -> Array:
     function(*(tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arguments), out)
     found: Array = out.numpy()
     return found
+
+
+def write_trials(
+    operator: Operator, scheme: str, isa: Isa, kernels: KernelLibrary, folder: Path
+) -> list[dict[str, Any]]:
+    """Compile the kernels of one operator in one precision, to be run elsewhere.
+
+    Args:
+        operator: The operator.
+        scheme: `fp32` or `w8a8`.
+        isa: Instruction set to compile for.
+        kernels: Where compiled kernels are kept.
+        folder: Receives a library and its data per trial.
+
+    Returns:
+        JSON objects: `library`, `symbol`, `inputs` (.npy files), `shape` and `dtype` of the output,
+        what it must be (`expected`, .npy) and the largest difference `allowed`.
+
+    Raises:
+        KernelError: No template covers it.
+        BuildError: A library could not be linked.
+    """
+    written = []
+    for number, trial in enumerate(trials(operator, scheme)):
+        kernel = trial.kernel
+        library = folder / f"{number}.so"
+        link(str(library), [str(kernels.object_file(kernel, isa))])
+        arrays = [trial.x, *kernel.constants(isa, trial.params), trial.expected]
+        files = [folder / f"{number}-{i}.npy" for i in range(len(arrays))]
+        for file, array in zip(files, arrays, strict=True):
+            np.save(file, np.ascontiguousarray(array))
+        *inputs, expected = map(str, files)
+        written.append(
+            {
+                "library": str(library),
+                "symbol": kernel.symbol(isa),
+                "inputs": inputs,
+                "shape": list(kernel.output_shape),
+                "dtype": kernel.output_dtype,
+                "expected": expected,
+                "allowed": trial.allowed,
+            }
+        )
+    return written
 
 
 def trials(operator: Operator, scheme: str) -> list[Trial]:

@@ -178,9 +178,9 @@ class Model:
             copy = Path(folder) / "library.so"
             try:
                 shutil.copyfile(library, copy)
-                module = tvm.runtime.load_module(str(copy))
-                self._machine = VirtualMachine(module, tvm.cpu())
-                self.main = self._machine["main"]
+                self.module = tvm.runtime.load_module(str(copy))
+                self.machine = VirtualMachine(self.module, tvm.cpu())
+                self.main = self.machine["main"]
             except Exception as error:
                 # TVM raises classes of its own, and built-in ones for which it lacks a class.
                 raise BundleRuntimeError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compilers.kernel_timing import time_inference
 from compilers.measurement import MeasurementConfig, measure_interleaved
 from compilers.runtime import Model
 
@@ -38,4 +39,11 @@ def _bind(model: Model, x: Any) -> Any:
     return lambda: main(x)
 
 
-COMMANDS = {"run": run, "time": time}
+def profile(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a `library` and each of its calls of `symbols`: `input_shape`, `config`."""
+    x = np.random.default_rng(0).random(arguments["input_shape"], dtype=np.float32)
+    config = MeasurementConfig(**arguments["config"])
+    return time_inference(Path(arguments["library"]), x, arguments["symbols"], config).to_json()
+
+
+COMMANDS = {"run": run, "time": time, "profile": profile}

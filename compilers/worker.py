@@ -40,15 +40,19 @@ def die_with_parent(parent: int) -> None:
 
 
 def _commands(role: str) -> dict[str, Command]:
-    if role == "runtime":
-        # TVM's Python package imports torch where it finds it; nothing here needs it.
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        from compilers import runtime_commands
+    if role == "compiler":
+        from compilers import compiler_commands
 
-        return dict(runtime_commands.COMMANDS)
-    from compilers import compiler_commands
+        return dict(compiler_commands.COMMANDS)
+    # TVM's Python package imports torch where it finds it; nothing here needs it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    if role == "rpc":
+        from compilers import rpc_commands
 
-    return dict(compiler_commands.COMMANDS)
+        return dict(rpc_commands.COMMANDS)
+    from compilers import runtime_commands
+
+    return dict(runtime_commands.COMMANDS)
 
 
 def main() -> None:

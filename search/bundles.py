@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from compilers.bundle import Verification, verify_bundle
+from compilers.profile import Profile, profile_bundle
 from search.host_lock import Holder, HostLock
+from search.plots import plot_roofline
 from search.progress import Progress, silent
+from spaces.files import atomic_write_bytes, atomic_write_text
+
+PROFILE_NAME = "profile.json"
+ROOFLINE_NAME = "roofline.png"
 
 
 def verify(path: str | Path, measure: bool = True, progress: Progress = silent) -> Verification:
@@ -21,12 +29,39 @@ def verify(path: str | Path, measure: bool = True, progress: Progress = silent) 
         BundleError: A file is missing, corrupt, or not for this processor; or outputs differ.
         HostLockError: The host lock cannot be taken.
     """
+    if not measure:
+        return verify_bundle(path, measure=False)
+    return verify_bundle(path, measuring=_alone(f"measuring the bundle {path}", progress))
+
+
+def profile(path: str | Path, progress: Progress = silent) -> Profile:
+    """Measure a bundle kernel by kernel while no other work runs here.
+
+    Args:
+        path: Folder or .tar.gz.
+        progress: Told for whom the host lock keeps it waiting.
+
+    Raises:
+        BundleError: A file is missing, corrupt, or not for this processor.
+        HostLockError: The host lock cannot be taken.
+    """
+    return profile_bundle(path, measuring=_alone(f"profiling the bundle {path}", progress))
+
+
+def write_profile(found: Profile, folder: str | Path) -> Path:
+    """Write `profile.json` and `roofline.png`; returns the folder."""
+    target = Path(folder)
+    text = json.dumps(found.to_json(), indent=2, allow_nan=False)
+    atomic_write_bytes(target / ROOFLINE_NAME, plot_roofline(found))
+    atomic_write_text(target / PROFILE_NAME, text + "\n")
+    return target
+
+
+def _alone(purpose: str, progress: Progress) -> AbstractContextManager[None]:
+    """The host lock, held exclusively; who holds it meanwhile is told."""
 
     def waiting(holders: tuple[Holder, ...], _seconds: float) -> None:
         names = ", ".join(map(str, holders)) or "another process"
         progress(f"waiting for {names}", 0, 0)
 
-    if not measure:
-        return verify_bundle(path, measure=False)
-    alone = HostLock().exclusive(f"measuring the bundle {path}", on_wait=waiting)
-    return verify_bundle(path, measuring=alone)
+    return HostLock().exclusive(purpose, on_wait=waiting)

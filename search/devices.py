@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from compilers.devices import DeviceConfig, make_device
+from compilers.devices import DeviceConfig, make_device, parse_device
 from search.errors import SearchError
 from search.host_lock import HostLock
 from search.models import DeviceRow
@@ -17,7 +15,6 @@ from search.spaces_view import NamedSpace
 from search.store import Store
 from spaces import DeviceCapabilities, SearchSpace, SpaceError
 from spaces.registration import parse_registration, register_space
-from spaces.settings import explain
 
 
 @dataclass(frozen=True)
@@ -51,27 +48,15 @@ class RegisteredDevice:
         }
 
 
-def parse_device(settings: Mapping[str, Any]) -> DeviceConfig:
-    """Validate what a user wrote about a device.
-
-    Raises:
-        SearchError: An unknown key, or a value that is not allowed.
-    """
-    try:
-        return DeviceConfig.model_validate(dict(settings))
-    except ValidationError as error:
-        raise SearchError(f"device: {explain(error, DeviceConfig)}") from None
-
-
 def add_device(
     store: Store, settings: Mapping[str, Any] | DeviceConfig, *, replace: bool = False
 ) -> RegisteredDevice:
     """Probe a device and store it. Adding one again that has not changed only probes it again.
 
     Raises:
-        SearchError: The settings are not allowed.
         UnknownNameError: No such kind of device.
-        DeviceError: This machine cannot be that device.
+        DeviceError: The settings are not allowed, this machine cannot be that device, or it cannot
+            be reached.
         RecordConflictError: Another device has that name, and `replace` is False.
     """
     config = settings if isinstance(settings, DeviceConfig) else parse_device(settings)

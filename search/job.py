@@ -5,20 +5,29 @@ Each folder owns the model of its section; this one composes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
-from compilers.devices import DeviceConfig
+from compilers.devices import DeviceConfig, parse_device
 from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS
 from search.errors import JobConfigError, ObjectiveError
 from search.execution import ExecutionConfig
 from search.objectives import Constraint, Objective, check_constraints
-from spaces import Choice, SearchSpace, UnknownNameError, get_space
+from spaces import Choice, NetcarveError, SearchSpace, UnknownNameError, get_space
 from spaces.registry import Registry
 from spaces.settings import explain
 from supernet import DataConfig, SupernetConfig
@@ -39,6 +48,20 @@ def _known(registry: Registry[Any]) -> Callable[[str], str]:
         return name
 
     return check
+
+
+def _described(device: Any) -> Any:
+    """The settings of a device that is described in place, as its kind defines them."""
+    if not isinstance(device, Mapping):
+        return device
+    try:
+        return parse_device(device)
+    except NetcarveError as error:
+        raise ValueError(str(error)) from None
+
+
+JobDevice = Annotated[SerializeAsAny[DeviceConfig] | str, BeforeValidator(_described)]
+"""A device of a job: the name of a registered one, or its settings."""
 
 
 class Strategy(StrEnum):
@@ -125,7 +148,7 @@ class JobSettings(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     supernet: SupernetConfig
-    devices: Annotated[tuple[DeviceConfig | str, ...], Field(min_length=1)]
+    devices: Annotated[tuple[JobDevice, ...], Field(min_length=1)]
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
     constraints: tuple[Constraint, ...] = ()
     search: SearchSettings = SearchSettings()

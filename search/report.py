@@ -45,6 +45,7 @@ class DeviceReport:
         front: The front, or the closest subnets when none is feasible.
         distinct: Members whose latencies differ by more than the noise.
         noise: Relative noise of the measurements.
+        throttled: Verified latencies from sessions in which the machine became slower.
         latency_scores: Latency predictor on configs it had not seen measured.
         accuracy_scores: Accuracy predictor on configs it had not seen evaluated.
         precision_twins: Architectures verified in float32 and in 8 bits.
@@ -58,6 +59,7 @@ class DeviceReport:
     front: list[FrontMember]
     distinct: int
     noise: float
+    throttled: int
     latency_scores: Scores
     accuracy_scores: Scores
     precision_twins: list[tuple[FrontMember, FrontMember]]
@@ -73,6 +75,7 @@ class DeviceReport:
             "front": [member.to_json() for member in self.front],
             "distinct_latencies": self.distinct,
             "noise": self.noise,
+            "throttled": self.throttled,
             "latency_predictor": self.latency_scores,
             "accuracy_predictor": self.accuracy_scores,
             "precision_twins": [
@@ -187,6 +190,7 @@ def _device_report(results: DeviceResults, name: str, job: JobRow) -> DeviceRepo
         front=results.members(),
         distinct=results.distinct(),
         noise=results.noise,
+        throttled=results.throttled,
         latency_scores=_held_out(
             [(v.measured_ms, v.predicted_ms, v.predicted_ms_std) for v in results.verified]
         ),
@@ -221,6 +225,8 @@ def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]
     ]
     if not device.verified:
         return [*lines, "Nothing has been verified yet.", ""]
+    if device.throttled:
+        lines += [f"{device.throttled} were measured while the machine became slower.", ""]
     if not device.feasible:
         bounds = ", ".join(Constraint.model_validate(c).key for c in settings["constraints"])
         lines += [f"**No verified subnet meets {bounds}: these are the closest.**", ""]

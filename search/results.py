@@ -183,6 +183,11 @@ class DeviceResults:
         measured its members."""
         return max([LEAST_NOISE, *(abs(v.measurement.aa_ratio - 1) for v in self.front)])
 
+    @property
+    def throttled(self) -> int:
+        """How many verified latencies are from a session in which the machine became slower."""
+        return sum(v.measurement.throttled for v in self.verified)
+
     def distinct(self) -> int:
         """How many members of the front have latencies that differ by more than the noise."""
         count, last = 0, 0.0

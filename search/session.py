@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from compilers.devices import Device, DeviceConfig, make_device
+from compilers.devices import Device, make_device, parse_device
 from compilers.errors import DeviceError
 from search.artifacts import ArtifactStore
 from search.errors import SearchError
@@ -48,7 +48,8 @@ class JobSession:
     Raises:
         DataError: The data cannot be loaded.
         SearchError: The data is not what the job was started with.
-        DeviceError: When it is entered: this host is not the one that was probed for the job.
+        DeviceError: When it is entered: a device is not the one that was probed for the job, or
+            cannot be reached.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class JobSession:
         with ExitStack() as stack:
             # A replay asks no device, so it may happen on another host.
             names = () if replayed(self.job) else self.job.spec["devices"]
-            devices = {name: stack.enter_context(self._device(name)) for name in names}
+            devices = {name: self._device(name, stack) for name in names}
             executor = stack.enter_context(Executor(self.settings.resources))
             self._stack = stack.pop_all()
         self.verifier = Verifier(
@@ -112,19 +113,19 @@ class JobSession:
         names = ", ".join(map(str, holders)) or "another process"
         self.progress(f"waiting for {names}", 0, 0)
 
-    def _device(self, name: str) -> Device:
+    def _device(self, name: str, stack: ExitStack) -> Device:
         """The device, for the instruction set that its probe found: `native` may mean another one
         where a build runs. Latencies of two processors do not belong in one job."""
         probed = DeviceCapabilities.from_json(self.job.spec["capabilities"][name])
-        config = DeviceConfig.model_validate(self.job.spec["device_configs"][name])
+        config = parse_device(self.job.spec["device_configs"][name])
         belongs = (
             f"device {name!r} of job {self.job.id} is {probed.hardware} with {probed.isa}; "
             "continue the job there, or start a new one here."
         )
         try:
-            device = make_device(config.model_copy(update={"isa": probed.isa}))
+            device = stack.enter_context(make_device(config.model_copy(update={"isa": probed.isa})))
         except DeviceError as error:
             raise DeviceError(f"{belongs} {error}") from error
         if device.hardware != probed.hardware:
-            raise DeviceError(f"{belongs} This host is {device.hardware} with {probed.isa}")
+            raise DeviceError(f"{belongs} Now it is {device.hardware} with {probed.isa}")
         return device

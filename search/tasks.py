@@ -6,13 +6,14 @@ the devices' compiler children that it has used.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compilers.devices import Device, DeviceConfig, make_device
+from compilers.devices import Device, make_device, parse_device
 from spaces.files import atomic_directory
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class BuildTask:
     """Compile an extracted subnet for a device.
 
     Attributes:
-        device: `DeviceConfig` as JSON.
+        device: Its `DeviceConfig`, or that of its kind, as JSON.
         data: `DataConfig` as JSON; the binary is checked on real images.
         subnet: Folder of the extracted subnet.
         build: Folder that receives the build.
@@ -120,4 +121,4 @@ def _data(config: str) -> DataSplits:
 
 @lru_cache(maxsize=8)
 def _device(config: str) -> Device:
-    return make_device(DeviceConfig.model_validate_json(config))
+    return make_device(parse_device(json.loads(config)))

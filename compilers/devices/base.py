@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compilers.built import Build
+from compilers.errors import DeviceError
 from spaces.capabilities import DeviceCapabilities
 from spaces.layer_spec import LayerSpec
 from spaces.registry import Registry
+from spaces.settings import explain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compilers.kernel_timing import InferenceTiming
     from compilers.measurement import Measurement, MeasurementConfig
+    from compilers.roofline import Roofline
     from supernet.extract import Subnet
 
 DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
@@ -27,7 +31,7 @@ DEVICES: Registry[type[Device]] = Registry("device", "netcarve.devices")
 
 
 class DeviceConfig(BaseModel):
-    """What a user writes about a device.
+    """What a user writes about a device. A kind with settings of its own has a subclass of this.
 
     Attributes:
         name: What reports call it.
@@ -51,7 +55,12 @@ class Device(ABC):
     """One device. Called by the search and the command line, from one thread at a time.
 
     Everything that can crash happens in child processes of the device, which `close` ends; a
-    device may be used again after `close`. No method leaves half-written files.
+    device may be used again after `close`. No method leaves half-written files. Making a device
+    is cheap and asks nobody: what is not on this machine is looked for by the first method that
+    needs it, and any of them may raise `DeviceConnectionError` when it is not found.
+
+    Attributes:
+        Config: The settings of this kind of device.
 
     Args:
         config: What the user wrote.
@@ -60,6 +69,8 @@ class Device(ABC):
     Raises:
         DeviceError: The machine cannot be this device.
     """
+
+    Config: ClassVar[type[DeviceConfig]] = DeviceConfig
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         self.config = config
@@ -128,13 +139,40 @@ class Device(ABC):
     def time(
         self, builds: Sequence[Build], config: MeasurementConfig | None = None
     ) -> list[Measurement]:
-        """Latencies of several builds, measured interleaved in one child process.
+        """Latencies of several builds, measured interleaved in one process of the device.
 
         Raises:
             MeasurementError: The child process failed.
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
         """
+
+    def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
+        """Latencies of an inference and of each of its kernel calls, in one child process.
+
+        The peak memory is that of one inference when the device was not used before.
+
+        Raises:
+            DeviceError: This kind of device cannot time single kernels.
+            MeasurementError: The child process failed.
+            ChildCrashError: The child process crashed.
+            ChildTimeoutError: It took too long.
+        """
+        raise self._cannot("time single kernels")
+
+    def roofline(self) -> Roofline:
+        """The peak rates and bandwidths of one thread, measured on the instruction set built for.
+
+        Raises:
+            DeviceError: This kind of device cannot measure them.
+            MeasurementError, ChildCrashError, ChildTimeoutError: As `profile`.
+        """
+        raise self._cannot("measure its roofline")
+
+    def _cannot(self, what: str) -> DeviceError:
+        return DeviceError(
+            f"device {self.config.name}: the kind {self.config.kind!r} cannot {what}"
+        )
 
     @abstractmethod
     def export_onnx(self, build: Build, path: str | Path) -> float:
@@ -149,11 +187,32 @@ class Device(ABC):
         """End the child processes."""
 
 
+def parse_device(settings: Mapping[str, Any]) -> DeviceConfig:
+    """Validate what a user wrote about a device; the `kind` decides which settings there are.
+
+    Raises:
+        UnknownNameError: No such kind of device.
+        DeviceError: An unknown key, or a value that is not allowed.
+    """
+    kind = settings.get("kind", DeviceConfig.model_fields["kind"].default)
+    model = DEVICES.get(kind).Config if isinstance(kind, str) else DeviceConfig
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        raise DeviceError(f"device: {explain(error, model)}") from None
+
+
 def make_device(config: DeviceConfig, cache: str | Path | None = None) -> Device:
     """The device that `config` describes.
 
     Raises:
         UnknownNameError: No such kind of device.
-        DeviceError: This machine cannot be that device.
+        DeviceError: This machine cannot be that device, or the settings are another kind's.
     """
-    return DEVICES.get(config.kind)(config, cache)
+    kind = DEVICES.get(config.kind)
+    if not isinstance(config, kind.Config):
+        raise DeviceError(
+            f"device {config.name}: its settings are a {type(config).__name__}; "
+            f"allowed for {config.kind}: {kind.Config.__name__}"
+        )
+    return kind(config, cache)

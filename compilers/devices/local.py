@@ -5,90 +5,41 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
-from compilers.devices.base import DEVICES, Device, DeviceConfig
-from compilers.errors import (
-    BuildError,
-    ChildCrashError,
-    CompilerError,
-    DeviceError,
-    KernelError,
-    MeasurementError,
-    MismatchError,
-    TargetError,
-)
-from compilers.isolation import ChildBug, Worker
+from compilers.built import Build
+from compilers.devices.base import DEVICES, DeviceConfig
+from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
+from compilers.errors import DeviceError, MeasurementError
+from compilers.host import processor_name
+from compilers.isolation import Worker
 from compilers.kernel_library import generator_key
-from compilers.measurement import Measurement, MeasurementConfig
-from compilers.targets import resolve_isa
-from spaces.capabilities import DeviceCapabilities
-from spaces.files import atomic_directory, atomic_write_text, sha256_file
-from spaces.layer_spec import LayerSpec, Operator
+from compilers.kernel_timing import InferenceTiming
+from compilers.measurement import MeasurementConfig
+from compilers.roofline import Roofline
+from compilers.targets import Isa
+from spaces.files import atomic_write_text, sha256_file
+from spaces.layer_spec import Operator
 
-if TYPE_CHECKING:
-    from supernet.extract import Subnet
-
-SCHEMES = ("fp32", "w8a8")
 PROBE_FILE = "probe.json"
-PROBE_TIMEOUT = 120.0
-BUILD_TIMEOUT = 600.0
 RUN_TIMEOUT = 600.0
-# Crashes that generated code causes; other signals come from outside, such as SIGKILL when memory
-# runs out.
-_FAULTS = {
-    signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP
-}  # fmt: skip
-SAMPLES = 8
-"""Inputs of the check after a build when the caller gives none."""
-
-
-def default_cache() -> Path:
-    """Where compiled kernels are kept: `$NETCARVE_CACHE`, else the user's cache folder."""
-    if configured := os.environ.get("NETCARVE_CACHE"):
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "netcarve"
-
-
-def processor_name() -> str:
-    """The name that Linux gives to this machine's processor; `unknown CPU` where it gives none."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown CPU")
 
 
 @DEVICES.register("local_cpu")
-class LocalCpu(Device):
+class LocalCpu(HostBuiltDevice):
     """This CPU with `config.isa`, one thread, batch 1. See `Device`.
 
-    Builds happen in one long-lived child, runs and measurements in another that maps TVM's
-    runtime only and is pinned to one processor. Either is replaced when it crashes.
+    Runs and measurements happen in a child of their own that maps TVM's runtime only and is
+    pinned to one processor. It is replaced when it crashes.
     """
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
-        super().__init__(config, cache or default_cache())
-        for name, value in (("threads", config.threads), ("batch", config.batch)):
-            if value != 1:
-                raise DeviceError(f"device {config.name}: {name} is {value}; allowed: 1")
-        try:
-            self.isa = resolve_isa(config.isa)
-        except TargetError as error:
-            raise DeviceError(
-                f"device {config.name}: {error} (this CPU: {self.hardware})"
-            ) from error
+        super().__init__(config, cache)
+        self._isa = self._resolve(config.isa)
         cpus = sorted(os.sched_getaffinity(0))
-        self._compiler = Worker("compiler", BuildError)
         # The last processor: interrupts and daemons prefer the first.
         self._runtime = Worker("runtime", MeasurementError, cpus=(cpus[-1],))
 
@@ -97,40 +48,26 @@ class LocalCpu(Device):
         """See `Device.hardware`."""
         return processor_name()
 
-    def probe(self) -> DeviceCapabilities:
-        """See `Device.probe`: small kernels are compiled, run and checked in a child.
-
-        An operator counts when its float32 kernels are right, a precision when all those
-        operators are right in it. A result without failures is kept beside the compiled kernels,
-        for this processor and this version of the templates.
-        """
-        passed = self._passed()
-        operators = frozenset(o for o in Operator if (o, "fp32") in passed)
-        return DeviceCapabilities(
-            isa=self.isa.name,
-            threads=1,
-            batch=1,
-            operators=operators,
-            schemes=frozenset(
-                s for s in SCHEMES if operators and all((o, s) in passed for o in operators)
-            ),
-            hardware=self.hardware,
-        )
+    @property
+    def isa(self) -> Isa:
+        """See `HostBuiltDevice.isa`."""
+        return self._isa
 
     def _passed(self) -> set[tuple[Operator, str]]:
+        """A result without failures is kept beside the compiled kernels, for this processor and
+        this version of the templates."""
         assert self.cache is not None
-        everything = {(operator, scheme) for operator in Operator for scheme in SCHEMES}
         record = self.cache / "kernels" / self.isa.name / generator_key() / PROBE_FILE
         known = {
             "hardware": self.hardware,
             "probe": sha256_file(Path(__file__).parents[1] / "probe.py"),
-            "passed": sorted(f"{o} {s}" for o, s in everything),
+            "passed": sorted(f"{o} {s}" for o, s in PROBED),
         }
         with contextlib.suppress(OSError, ValueError):
             if json.loads(record.read_text()) == known:
-                return everything
-        passed = {pair for pair in sorted(everything) if self._executes(*pair)}
-        if passed == everything:
+                return set(PROBED)
+        passed = super()._passed()
+        if passed == PROBED:
             try:
                 record.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write_text(record, json.dumps(known))
@@ -141,86 +78,30 @@ class LocalCpu(Device):
                 ) from error
         return passed
 
-    def _executes(self, operator: Operator, scheme: str) -> bool:
+    def _check_kernels(self, operator: Operator, scheme: str) -> None:
         request = {"operator": operator, "scheme": scheme, "isa": self.isa.name}
-        try:
-            self._compiler.request("probe", request, PROBE_TIMEOUT)
-        except (MismatchError, KernelError, ChildBug):
-            return False
-        except (CompilerError, OSError, MemoryError) as error:
-            # A kernel that crashes takes its child along; the next request gets a new one.
-            if isinstance(error, ChildCrashError) and error.signal in _FAULTS:
-                return False
-            raise DeviceError(
-                f"device {self.config.name}: whether it executes {operator} in {scheme} could not "
-                f"be found out; probe it again. {error}"
-            ) from error
-        return True
+        self._compiler.request("probe", request, PROBE_TIMEOUT)
 
-    def build(
-        self,
-        subnet: Subnet,
-        specs: Sequence[LayerSpec],
-        out_dir: str | Path,
-        sample: NDArray[np.float32] | None = None,
-    ) -> Build:
-        """See `Device.build`."""
-        from supernet.extract import save_subnet
+    def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        return self._runtime.request(command, arguments, RUN_TIMEOUT)
 
-        assert self.cache is not None
-        if sample is None:
-            shape = (SAMPLES, specs[0].in_channels, specs[0].in_size, specs[0].in_size)
-            sample = np.random.default_rng(0).random(shape, dtype=np.float32)
-        with atomic_directory(out_dir) as folder:
-            save_subnet(subnet, folder)
-            np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
-            request = {
-                "folder": str(folder),
-                "isa": self.isa.name,
-                "kernels": str(self.cache / "kernels"),
-            }
-            report = self._compiler.request("build", request, BUILD_TIMEOUT)
-            report["specs"] = [spec.to_json() for spec in specs]
-            report["hardware"] = self.hardware
-            report["versions"] = build_versions()
-            atomic_write_text(folder / BUILD_FILE, json.dumps(report, indent=1))
-        return Build.load(out_dir)
-
-    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Device.run`."""
-        with tempfile.TemporaryDirectory(prefix="netcarve-run-") as folder:
-            given, returned = Path(folder) / "x.npy", Path(folder) / "y.npy"
-            np.save(given, np.ascontiguousarray(x, np.float32))
-            request = {
-                "library": str(build.library), "input": str(given), "output": str(returned)
-            }  # fmt: skip
-            self._runtime.request("run", request, RUN_TIMEOUT)
-            logits: NDArray[np.float32] = np.load(returned, allow_pickle=False)
-            return logits
-
-    def time(
-        self, builds: Sequence[Build], config: MeasurementConfig | None = None
-    ) -> list[Measurement]:
-        """See `Device.time`."""
-        if not builds:
-            return []
-        request: dict[str, Any] = {
-            "entries": [
-                {"library": str(build.library), "input_shape": build.input_shape}
-                for build in builds
-            ],
+    def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
+        """See `Device.profile`."""
+        request = {
+            "library": str(build.library),
+            "input_shape": build.input_shape,
+            "symbols": [record.symbol for record in build.kernels],
             "config": asdict(config or MeasurementConfig()),
         }
-        answers = self._runtime.request("time", request, RUN_TIMEOUT)
-        return [Measurement.from_json(answer) for answer in answers]
+        return InferenceTiming.from_json(self._execute("profile", request))
 
-    def export_onnx(self, build: Build, path: str | Path) -> float:
-        """See `Device.export_onnx`."""
-        request = {"folder": str(build.folder), "path": str(path)}
-        answer = self._compiler.request("onnx", request, BUILD_TIMEOUT)
-        return float(answer["difference"])
+    def roofline(self) -> Roofline:
+        """See `Device.roofline`: compiled and run in a child pinned as measurements are."""
+        with Worker("compiler", MeasurementError, cpus=self._runtime.cpus) as worker:
+            answer = worker.request("roofline", {"isa": self.isa.name}, RUN_TIMEOUT)
+        return Roofline.from_json(answer)
 
     def close(self) -> None:
         """See `Device.close`."""
-        self._compiler.close()
+        super().close()
         self._runtime.close()

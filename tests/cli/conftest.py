@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,35 @@ def finished_job(home, tmp_path):
         )
         store.jobs.claim(job.id).finish(JobState.DONE)
         return job.id
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A bundle of a stem, a pool and a classifier with random weights."""
+    import torch
+
+    from compilers.bundle import BundleInfo, write_bundle
+    from compilers.devices import DeviceConfig, LocalCpu
+    from spaces import Activation, LayerSpec, Operator, tensor_layout
+    from supernet.extract import subnet_from_tensors
+
+    specs = (
+        LayerSpec("stem", Operator.CONV, 1, 16, 12, 6, 3, 2, activation=Activation.HARDSWISH),
+        LayerSpec("pool", Operator.GLOBAL_POOL, 16, 16, 6, 1),
+        LayerSpec("classifier", Operator.LINEAR, 16, 10),
+    )
+    torch.manual_seed(0)
+    layout = {name: shape for spec in specs for name, (_, shape) in tensor_layout(spec).items()}
+    subnet = subnet_from_tensors(specs, {name: torch.randn(s) for name, s in layout.items()})
+    folder = tmp_path_factory.mktemp("bundle")
+    with LocalCpu(DeviceConfig(name="cpu"), folder / "cache") as device:
+        build = device.build(subnet, specs, folder / "build")
+        return write_bundle(folder / "subnet", build, device, BundleInfo({"a": 1}, "test", 0.5))
+
+
+@pytest.fixture
+def damaged(bundle, tmp_path):
+    """A copy of the bundle; `damage` one of its files."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(bundle, folder)
+    return folder

@@ -50,38 +50,6 @@ def bare(tmp_path_factory):
     return environment / "bin"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A bundle of a stem, a pool and a classifier with random weights."""
-    import torch
-
-    from compilers.bundle import BundleInfo, write_bundle
-    from compilers.devices import DeviceConfig, LocalCpu
-    from spaces import Activation, LayerSpec, Operator, tensor_layout
-    from supernet.extract import subnet_from_tensors
-
-    specs = (
-        LayerSpec("stem", Operator.CONV, 1, 16, 12, 6, 3, 2, activation=Activation.HARDSWISH),
-        LayerSpec("pool", Operator.GLOBAL_POOL, 16, 16, 6, 1),
-        LayerSpec("classifier", Operator.LINEAR, 16, 10),
-    )
-    torch.manual_seed(0)
-    layout = {name: shape for spec in specs for name, (_, shape) in tensor_layout(spec).items()}
-    subnet = subnet_from_tensors(specs, {name: torch.randn(s) for name, s in layout.items()})
-    folder = tmp_path_factory.mktemp("bundle")
-    with LocalCpu(DeviceConfig(name="cpu"), folder / "cache") as device:
-        build = device.build(subnet, specs, folder / "build")
-        return write_bundle(folder / "subnet", build, device, BundleInfo({"a": 1}, "test", 0.5))
-
-
-@pytest.fixture
-def damaged(bundle, tmp_path):
-    """A copy of the bundle; `damage` one of its files."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(bundle, folder)
-    return folder
-
-
 def test_run_needs_only_numpy_and_the_tvm_runtime(bare, bundle, tmp_path):
     def call(*command):
         # Nothing of the environment that runs the tests, such as PYTHONPATH, is handed on.
@@ -160,17 +128,39 @@ def test_a_measurement_waits_for_the_host_and_owns_it(netcarve, bundle, monkeypa
     assert HostLock().holders() == ()
 
 
-@pytest.mark.parametrize("command", ["run", "verify"])
-@pytest.mark.parametrize("name", ["library.so", "subnet.safetensors", "manifest.json"])
+@pytest.mark.parametrize("command", ["bundle run", "bundle verify", "bundle native", "profile"])
+@pytest.mark.parametrize("name", ["library.so", "subnet.safetensors", "runner.cc", "manifest.json"])
 def test_a_corrupt_bundle_is_named_and_not_loaded(netcarve, damaged, name, command):
     content = bytearray((damaged / name).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (damaged / name).write_bytes(content)
-    options = ["--input", damaged / "input.npy"] if command == "run" else []
-    done = netcarve("bundle", command, damaged, *options)
+    options = ["--input", damaged / "input.npy"] if command == "bundle run" else []
+    done = netcarve(*command.split(), damaged, *options)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "corrupt" in done.stderr
     assert name in done.stderr
+
+
+def test_native_builds_an_executable_in_the_bundle(netcarve, bundle, tmp_path):
+    folder = Path(shutil.copytree(bundle, tmp_path / "subnet"))
+    done = netcarve("bundle", "native", folder, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    executable = Path(found["executable"])
+    assert executable == folder / "native" / "run"
+    assert found["bytes"] == sum(file.stat().st_size for file in executable.parent.iterdir())
+    command = [executable, "--input", bundle / "input.npy", "--output", tmp_path / "y.npy"]
+    subprocess.run(command, env={}, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(bundle / "output.npy"))
+    assert netcarve("bundle", "verify", folder, "--no-measure").exit_code == 0
+
+
+def test_native_without_a_compiler_is_one_clear_error(netcarve, bundle):
+    done = netcarve("bundle", "native", bundle, "--compiler", "no-such-compiler")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no compiler 'no-such-compiler'")
+    assert done.stderr.count("\n") == 1
+    assert not (bundle / "native").exists()
 
 
 def test_what_is_no_bundle_or_no_input(netcarve, bundle, tmp_path):

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from cli.device import _serving
 from compilers.targets import host_isas
+from tests.compilers.rpc_board import Board, free_port
 
 
 def test_add_list_show_probe(netcarve):
@@ -32,6 +34,13 @@ def test_none_yet(netcarve):
         (["add", "new", "--isa", "sse"], "'sse'"),
         (["add", "new", "--kind", "gpu"], "Known: local_cpu"),
         (["add", "new", "--threads", "0"], "threads"),
+        (["add", "new", "--set", "port=9190"], "unknown key 'port'"),
+        (["add", "new", "--kind", "tvm_rpc", "--set", "prot=1"], "Did you mean 'port'?"),
+        (["add", "new", "--set", "isa=avx2"], "given twice"),
+        (["add", "new", "--set", "port"], "not KEY=VALUE"),
+        (["serve", "--port", "0", "--threads", "0"], "threads is 0; allowed: 1 to"),
+        (["serve", "--tracker", "board"], "address 'board'; allowed: HOST:PORT"),
+        (["serve", "--host", "203.0.113.1"], "cannot listen at 203.0.113.1:9190: "),
         (["add", "a b"], "name: "),
         (["list", "--db", "mysql://host/x"], "Allowed: sqlite:///FILE"),
         (["list", "--db", "sqlite:////no/such/folder/x.db"], "/no/such/folder"),
@@ -51,3 +60,40 @@ def test_replace(netcarve):
     done = netcarve("device", "add", "cpu", "--isa", host_isas()[-1], "--replace")
     assert done.exit_code == 0
     assert host_isas()[-1] in netcarve("device", "show", "cpu").stdout
+
+
+@pytest.mark.slow
+def test_a_device_behind_a_server(netcarve, tmp_path):
+    isa = host_isas()[-1]
+    with Board(tmp_path) as board:
+        address = f"127.0.0.1:{board.port}"
+        assert address in board.said
+        taken = netcarve("device", "serve", "--port", board.port)
+        assert taken.exit_code == 2
+        assert f"cannot listen at {address}: Address already in use" in taken.stderr
+        arguments = ["--kind", "tvm_rpc", "--isa", isa, "--set", f"port={board.port}"]
+        added = json.loads(netcarve("device", "add", "board", *arguments, "--json").stdout)
+    assert (added["config"]["kind"], added["config"]["port"]) == ("tvm_rpc", board.port)
+    assert added["capabilities"]["isa"] == isa
+    assert added["capabilities"]["schemes"] == ["fp32", "w8a8"]
+    done = netcarve("device", "probe", "board")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"no session on the server at {address}: Connection refused" in done.stderr
+    assert json.loads(netcarve("device", "show", "board", "--json").stdout) == added
+
+
+def test_nobody_listens(netcarve):
+    port = free_port()
+    done = netcarve("device", "add", "board", "--kind", "tvm_rpc", "--set", f"port={port}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"127.0.0.1:{port}: Connection refused; start a server there" in done.stderr
+    assert json.loads(netcarve("device", "list", "--json").stdout) == []
+
+
+def test_a_server_that_others_can_reach_says_so(capsys):
+    _serving("127.0.0.1:9190", False)
+    assert capsys.readouterr().err == ""
+    _serving("0.0.0.0:9190", True)
+    shown = capsys.readouterr()
+    assert "can run code on this machine" in shown.err
+    assert "0.0.0.0:9190" in shown.out

@@ -16,6 +16,7 @@ import torch
 
 from compilers import runtime
 from compilers.bundle import (
+    RUNNER_FILES,
     BundleInfo,
     load_bundle,
     verify_bundle,
@@ -131,7 +132,7 @@ def test_verifying_measures_again(bundle, device):
 @pytest.mark.parametrize(
     "name",
     ["library.so", "subnet.safetensors", "subnet.json", "model.onnx", "input.npy", "output.npy",
-     "run.py"],
+     "run.py", *RUNNER_FILES],
 )  # fmt: skip
 def test_a_corrupt_file_is_named_before_anything_is_loaded(copy, name, monkeypatch):
     data = bytearray((copy / name).read_bytes())

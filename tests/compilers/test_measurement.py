@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import compilers.measurement as measurement
+from compilers.errors import MeasurementError
 from compilers.measurement import (
     Measurement,
     MeasurementConfig,
+    drift,
     measure_interleaved,
     median_bounds,
     median_interval,
@@ -106,3 +108,106 @@ def test_the_relative_interval_is_the_width_by_the_median():
 def test_a_measurement_survives_json():
     original = Measurement(1.0, 0.9, 1.2, 40, 10, measurement.CLOCK, 1.01, 0.02, 5)
     assert Measurement.from_json(original.to_json()) == original
+
+
+def test_a_measurement_of_an_older_version_can_be_read():
+    new = {"cache", "drift", "reference_drift"}
+    stored = Measurement(1.0, 0.9, 1.2, 40, 10, measurement.CLOCK, 1.01, 0.02, 5).to_json()
+    old = Measurement.from_json({name: v for name, v in stored.items() if name not in new})
+    assert old.cache == "warm"
+    assert (old.drift, old.reference_drift, old.throttled) == (None, None, False)
+
+
+def test_samplers_are_given_batches_and_return_means(monkeypatch):
+    machine = Machine(monkeypatch)
+    asked = []
+
+    def sampler(batch):
+        asked.append(batch)
+        return 0.01
+
+    config = MeasurementConfig(warmup_ms=1, min_repeats=10)
+    found, other = measurement.measure_samplers(
+        [sampler, measurement.timed(machine.function("a", 20))], config
+    )
+    assert found.median_ms == 0.01
+    assert found.batch == 100
+    assert asked[-10:] == [100] * 10
+    assert found.warmup >= 1 / 0.01
+    assert other.median_ms == pytest.approx(0.02)
+
+
+def test_a_cold_cache_is_flushed_before_every_call(monkeypatch):
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr(measurement, "CacheFlush", lambda: lambda: machine.calls.append("flush"))
+    config = MeasurementConfig(min_repeats=12, max_repeats=12, cache="cold")
+    found = measure_interleaved([machine.function("a", 20), machine.function("b", 30)], config)
+    assert [(m.batch, m.cache, m.repeats) for m in found] == [(1, "cold", 12)] * 2
+    first = machine.calls.index("flush")
+    timed = machine.calls[first:]
+    assert len(timed) == 2 * 3 * 12
+    assert set(timed[::2]) == {"flush"}
+    assert "flush" not in timed[1::2]
+
+
+def test_a_call_on_flushed_data_takes_longer():
+    data = np.ones(1 << 16)
+    config = {"warmup_ms": 5, "min_repeats": 15, "max_repeats": 15}
+    warm, cold = (
+        measure_interleaved([data.sum], MeasurementConfig(cache=cache, **config))[0]
+        for cache in ("warm", "cold")
+    )
+    # Not medians: other work on the machine raises them, and not of both alike.
+    assert cold.p10_ms > 1.2 * warm.p10_ms
+
+
+def test_an_unknown_state_of_the_cache_is_refused():
+    with pytest.raises(MeasurementError, match="cache is 'tepid'; allowed: warm, cold"):
+        MeasurementConfig(cache="tepid")
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([1.0, 1.0, 9.0, 9.0, 9.0, 2.0, 2.0], 2.0),
+        ([2.0, 5.0, 1.0], 0.5),
+        ([1.0, 2.0], None),
+        ([0.0] * 9, None),
+    ],
+)
+def test_drift_compares_the_last_third_with_the_first(samples, expected):
+    assert drift(samples) == expected
+
+
+def test_a_machine_that_slows_down_is_told_from_a_steady_one(monkeypatch):
+    def slowing(factor):
+        machine = Machine(monkeypatch)
+        config = MeasurementConfig(warmup_ms=1, min_repeats=60, max_repeats=60)
+
+        def function(name):
+            def call():
+                machine.calls.append(name)
+                # From about the middle of the session.
+                machine.now += 1e6 * (factor if len(machine.calls) > 100 else 1.0)
+
+            return call
+
+        return measure_interleaved([function("a"), function("b")], config)[0]
+
+    steady, slow = slowing(1.0), slowing(1.1)
+    assert steady.drift == pytest.approx(1.0)
+    assert not steady.throttled
+    assert slow.drift == pytest.approx(1.1)
+    assert slow.throttled
+
+
+def test_a_clock_that_slows_down_shows_in_the_reference_loop(monkeypatch):
+    machine = Machine(monkeypatch)
+    loops = iter(range(1000))
+    monkeypatch.setattr(measurement, "_reference_ms", lambda: 0.02 * (1 + next(loops) / 100))
+    config = MeasurementConfig(min_repeats=30, max_repeats=30)
+    found = measure_interleaved([machine.function("a", 1000)], config)[0]
+    # Medians of rounds 20 to 29 and 0 to 9.
+    assert found.reference_drift == pytest.approx(1.245 / 1.045)
+    assert found.drift == pytest.approx(1.0)
+    assert found.throttled

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compilers.devices import DeviceConfig, LocalCpu
+from compilers.devices import DeviceConfig, LocalCpu, parse_device
 from compilers.errors import DeviceError
 from compilers.targets import host_isas
 from search.devices import (
@@ -12,7 +12,6 @@ from search.devices import (
     device_space,
     find_devices,
     list_devices,
-    parse_device,
     probe_device,
     record_devices,
     register_space_file,
@@ -89,8 +88,8 @@ def test_adding_or_probing_again_renews_what_was_found(store, float_device):
     ("settings", "error", "message"),
     [
         ({"name": "cpu", "isa": "sse"}, NetcarveError, "isa.*avx2"),
-        ({"name": "cpu", "thread": 1}, SearchError, "unknown key 'thread'. Did you mean 'threads'"),
-        ({"name": "a b"}, SearchError, "name: "),
+        ({"name": "cpu", "thread": 1}, DeviceError, "unknown key 'thread'. Did you mean 'threads'"),
+        ({"name": "a b"}, DeviceError, "name: "),
         ({"name": "cpu", "kind": "gpu"}, UnknownNameError, "'gpu'.*Known: local_cpu"),
         ({"name": "cpu", "threads": 9999}, DeviceError, "threads"),
     ],

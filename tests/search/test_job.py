@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compilers.devices import DeviceConfig, RpcConfig
 from search.errors import JobConfigError
 from search.job import JobSettings, load_job, parse_job
 from spaces import SpaceError, UnknownNameError
@@ -22,6 +23,15 @@ def test_the_example_is_valid_and_survives_json():
     assert JobSettings.model_validate_json(job.model_dump_json()) == job
 
 
+def test_a_device_described_in_place_has_the_settings_of_its_kind():
+    board = {"name": "board", "kind": "tvm_rpc", "host": "127.0.0.1", "port": 9191, "isa": "avx2"}
+    job = parse_job(example() | {"devices": ["registered", {"name": "cpu"}, board]})
+    expected = ("registered", DeviceConfig(name="cpu"), RpcConfig(**board))
+    assert job.devices == expected
+    # What is stored of a job.
+    assert JobSettings.model_validate(job.decisive()).devices == expected
+
+
 def test_resources_do_not_decide_the_result():
     other = parse_job(example() | {"resources": {"num_cpus": 1, "retries": 5}})
     assert other.decisive() == load_job(EXAMPLE).decisive()
@@ -36,6 +46,12 @@ def test_resources_do_not_decide_the_result():
         ({"supernet": {"epoch": 3}}, r"unknown key 'supernet.epoch'.*'epochs'"),
         ({"devices": []}, "at least 1 item"),
         ({"devices": ["a", "a"]}, "'a' is listed twice"),
+        ({"devices": [{"name": "a", "thread": 1}]}, "devices.0: .*'thread'. Did you mean"),
+        (
+            {"devices": [{"name": "a", "kind": "tvm_rpc", "prot": 1}]},
+            r"devices.0: .*'prot'. Did you mean 'port'",
+        ),
+        ({"devices": [{"name": "a", "port": 9190}]}, r"devices.0: .*unknown key 'port'"),
         ({"objectives": [{"name": "latency", "direction": "minimize"}]}, "no unit; allowed: .*ms"),
         ({"objectives": [{"name": "speed", "unit": "ms"}]}, "unknown metric 'speed'"),
         ({"constraints": [{"name": "size", "max": 3, "unit": "ms"}]}, "'ms'.*allowed: .*kB"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compilers.devices import DeviceConfig
+from compilers.devices import DEVICES, DeviceConfig
 from search.job import ExportSettings, JobSettings, Resources, SearchSettings
 from search.objectives import METRICS, Constraint, Objective
 from spaces.registration import SpaceRegistration
@@ -46,6 +46,19 @@ def test_documented_defaults_are_the_real_ones(section, models):
         if not field.is_required() and shown not in ("all", "none", "BASE"):
             default = str(field.default).lower()
             assert float(default) == float(shown) if shown[0].isdigit() else default == shown
+
+
+@pytest.mark.parametrize("kind", DEVICES.names())
+def test_settings_of_a_kind_of_device_are_documented_with_their_defaults(kind):
+    fields = DEVICES.get(kind).Config.model_fields
+    own = {name: field for name, field in fields.items() if name not in DeviceConfig.model_fields}
+    if not own:
+        return
+    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", _section(f"devices of kind {kind}"), re.M)
+    assert {name for name, _ in rows} == set(own)
+    for name, shown in rows:
+        default = own[name].default
+        assert type(default)("" if shown == "none" else 0 if shown == "false" else shown) == default
 
 
 def test_every_metric_and_unit_is_documented():

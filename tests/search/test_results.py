@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,16 @@ def test_latencies_are_distinct_when_they_differ_by_more_than_the_noise():
     )
     assert found.noise == pytest.approx(0.05)
     assert found.distinct() == 3
+
+
+def test_latencies_of_sessions_that_became_slower_are_counted():
+    found = results((0.9, 0.1), (0.92, 0.2), (0.95, 0.3))
+    assert found.throttled == 0
+    found.verified = [
+        replace(v, measurement=replace(v.measurement, drift=drift))
+        for v, drift in zip(found.verified, (1.2, None, 1.01), strict=True)
+    ]
+    assert found.throttled == 1
 
 
 def test_bytes_at_equal_bits():

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 import compilers.targets as targets
-from compilers.devices.local import processor_name
 from compilers.errors import DeviceError
+from compilers.host import processor_name
 from compilers.targets import host_isas
 from search.job import parse_job
 from search.loop import _resolve

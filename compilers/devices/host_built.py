@@ -1,0 +1,209 @@
+"""Devices whose binaries are compiled, and checked, on this host, wherever they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
+from compilers.devices.base import Device, DeviceConfig
+from compilers.errors import (
+    BuildError,
+    ChildCrashError,
+    CompilerError,
+    DeviceError,
+    KernelError,
+    MismatchError,
+    TargetError,
+)
+from compilers.host import processor_name
+from compilers.isolation import ChildBug, Worker
+from compilers.measurement import Measurement, MeasurementConfig
+from compilers.targets import Isa, resolve_isa
+from spaces.capabilities import DeviceCapabilities
+from spaces.files import atomic_directory, atomic_write_text
+from spaces.layer_spec import LayerSpec, Operator
+
+if TYPE_CHECKING:
+    from supernet.extract import Subnet
+
+SCHEMES = ("fp32", "w8a8")
+PROBED = frozenset((operator, scheme) for operator in Operator for scheme in SCHEMES)
+"""What a probe asks for: every operator in every precision."""
+
+PROBE_TIMEOUT = 120.0
+BUILD_TIMEOUT = 600.0
+# Crashes that generated code causes; other signals come from outside, such as SIGKILL when memory
+# runs out.
+_FAULTS = {
+    signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP
+}  # fmt: skip
+SAMPLES = 8
+"""Inputs of the check after a build when the caller gives none."""
+
+
+def default_cache() -> Path:
+    """Where compiled kernels are kept: `$NETCARVE_CACHE`, else the user's cache folder."""
+    if configured := os.environ.get("NETCARVE_CACHE"):
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "netcarve"
+
+
+class HostBuiltDevice(Device):
+    """A device of one thread and batch 1 whose binaries this host compiles. See `Device`.
+
+    Builds happen in one long-lived child, which is replaced when it crashes. Each is run and
+    checked where it is compiled, so this host must execute the device's instruction set too.
+    """
+
+    def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
+        super().__init__(config, cache or default_cache())
+        for name, value in (("threads", config.threads), ("batch", config.batch)):
+            if value != 1:
+                raise DeviceError(f"device {config.name}: {name} is {value}; allowed: 1")
+        self._compiler = Worker("compiler", BuildError)
+
+    @property
+    @abstractmethod
+    def isa(self) -> Isa:
+        """Instruction set of the device's binaries."""
+
+    @abstractmethod
+    def _check_kernels(self, operator: Operator, scheme: str) -> None:
+        """Run the kernels of one operator in one precision on the device.
+
+        Raises:
+            MismatchError: A kernel's output is wrong, or it does not run.
+            KernelError: No template covers it.
+        """
+
+    @abstractmethod
+    def _execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """Send `run` or `time` of `compilers.runtime_commands` to the child that runs binaries.
+
+        Raises:
+            CompilerError: As `Device.run` and `Device.time`.
+        """
+
+    def _resolve(self, isa: str, flags: frozenset[str] | None = None) -> Isa:
+        """The instruction set that a user named, on a CPU with `flags`; on this one when None."""
+        try:
+            return resolve_isa(isa, flags)
+        except TargetError as error:
+            raise DeviceError(
+                f"device {self.config.name}: {error} (this CPU: {processor_name()})"
+            ) from error
+
+    def probe(self) -> DeviceCapabilities:
+        """See `Device.probe`: small kernels are compiled, run on the device and checked.
+
+        An operator counts when its float32 kernels are right, a precision when all those
+        operators are right in it.
+        """
+        passed = self._passed()
+        operators = frozenset(o for o in Operator if (o, "fp32") in passed)
+        return DeviceCapabilities(
+            isa=self.isa.name,
+            threads=self.config.threads,
+            batch=self.config.batch,
+            operators=operators,
+            schemes=frozenset(
+                s for s in SCHEMES if operators and all((o, s) in passed for o in operators)
+            ),
+            hardware=self.hardware,
+        )
+
+    def _passed(self) -> set[tuple[Operator, str]]:
+        return {pair for pair in sorted(PROBED) if self._executes(*pair)}
+
+    def _executes(self, operator: Operator, scheme: str) -> bool:
+        try:
+            self._check_kernels(operator, scheme)
+        except (MismatchError, KernelError, ChildBug):
+            return False
+        except (CompilerError, OSError, MemoryError) as error:
+            # A kernel that crashes takes its child along; the next request gets a new one.
+            if isinstance(error, ChildCrashError) and error.signal in _FAULTS:
+                return False
+            raise DeviceError(
+                f"device {self.config.name}: whether it executes {operator} in {scheme} could not "
+                f"be found out; probe it again. {error}"
+            ) from error
+        return True
+
+    def build(
+        self,
+        subnet: Subnet,
+        specs: Sequence[LayerSpec],
+        out_dir: str | Path,
+        sample: NDArray[np.float32] | None = None,
+    ) -> Build:
+        """See `Device.build`."""
+        from supernet.extract import save_subnet
+
+        assert self.cache is not None
+        if sample is None:
+            shape = (SAMPLES, specs[0].in_channels, specs[0].in_size, specs[0].in_size)
+            sample = np.random.default_rng(0).random(shape, dtype=np.float32)
+        with atomic_directory(out_dir) as folder:
+            save_subnet(subnet, folder)
+            np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
+            request = {
+                "folder": str(folder),
+                "isa": self.isa.name,
+                "kernels": str(self.cache / "kernels"),
+            }
+            report = self._compiler.request("build", request, BUILD_TIMEOUT)
+            report["specs"] = [spec.to_json() for spec in specs]
+            report["hardware"] = processor_name()
+            report["versions"] = build_versions()
+            atomic_write_text(folder / BUILD_FILE, json.dumps(report, indent=1))
+        return Build.load(out_dir)
+
+    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Device.run`."""
+        with tempfile.TemporaryDirectory(prefix="netcarve-run-") as folder:
+            given, returned = Path(folder) / "x.npy", Path(folder) / "y.npy"
+            np.save(given, np.ascontiguousarray(x, np.float32))
+            request = {
+                "library": str(build.library), "input": str(given), "output": str(returned)
+            }  # fmt: skip
+            self._execute("run", request)
+            logits: NDArray[np.float32] = np.load(returned, allow_pickle=False)
+            return logits
+
+    def time(
+        self, builds: Sequence[Build], config: MeasurementConfig | None = None
+    ) -> list[Measurement]:
+        """See `Device.time`."""
+        if not builds:
+            return []
+        request = {
+            "entries": [
+                {"library": str(build.library), "input_shape": build.input_shape}
+                for build in builds
+            ],
+            "config": asdict(config or MeasurementConfig()),
+        }
+        return [Measurement.from_json(answer) for answer in self._execute("time", request)]
+
+    def export_onnx(self, build: Build, path: str | Path) -> float:
+        """See `Device.export_onnx`."""
+        request = {"folder": str(build.folder), "path": str(path)}
+        answer = self._compiler.request("onnx", request, BUILD_TIMEOUT)
+        return float(answer["difference"])
+
+    def close(self) -> None:
+        """See `Device.close`."""
+        self._compiler.close()

@@ -1,0 +1,116 @@
+"""What the child process does that has a server run binaries: see `isolation.Worker`, role `rpc`.
+
+Every command is given the `server`, the fields of `rpc_session.Server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compilers.errors import MeasurementError
+from compilers.measurement import MeasurementConfig, measure_samplers
+from compilers.rpc_session import Server, Session, SessionKeeper
+
+CLOCK = "time_evaluator on the server"
+"""TVM's loop around the calls, with the server's steady clock: the network is not in it. It makes
+one more call before each batch, which is not timed."""
+
+SESSIONS = SessionKeeper()
+
+
+class RemoteModel:
+    """A compiled subnet, loaded on the server.
+
+    Args:
+        session: An open session.
+        library: The local file.
+
+    Raises:
+        MeasurementError: The library is no compiled subnet.
+    """
+
+    def __init__(self, session: Session, library: Path) -> None:
+        from tvm.runtime.vm import VirtualMachine
+
+        module = session.load(library)
+        try:
+            self._machine = VirtualMachine(module, session.device)
+        except AttributeError as error:
+            raise MeasurementError(f"{library}: no library of a compiled subnet") from error
+        self._session = session
+        self._timers: dict[int, Any] = {}
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [n, classes] float32 of inputs [n, C, H, W] float32, n at least 1."""
+        rows = []
+        for i in range(len(x)):
+            self._machine.set_input("main", self._session.tensor(x[i : i + 1]))
+            self._machine.invoke_stateful("main")
+            rows.append(self._machine.get_outputs("main").numpy())
+        return np.concatenate(rows)
+
+    def bind(self, x: NDArray[np.float32]) -> None:
+        """Fix the input [1, C, H, W] float32 of the calls that `sample` makes."""
+        self._machine.save_function("main", "timed", self._session.tensor(x), include_return=False)
+
+    def sample(self, calls: int) -> float:
+        """Mean milliseconds of a call over a batch of so many."""
+        if calls not in self._timers:
+            self._timers[calls] = self._machine.time_evaluator(
+                "timed", self._session.device, number=calls
+            )
+        return float(self._timers[calls]().mean) * 1e3
+
+
+def ready(_arguments: Mapping[str, Any]) -> None:
+    """Do nothing, after everything was imported."""
+    import tvm.rpc  # noqa: F401
+
+
+def connect(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Open a session unless one is open; what the server tells about its machine."""
+    with SESSIONS.session(Server(**arguments["server"])) as session:
+        return session.host
+
+
+def run(arguments: Mapping[str, Any]) -> None:
+    """Run the inputs in `input` (.npy) through `library` into `output` (.npy)."""
+    x = np.load(arguments["input"], allow_pickle=False)
+    if len(x) == 0:
+        raise MeasurementError(f"no inputs: shape {x.shape}")
+    with SESSIONS.session(Server(**arguments["server"])) as session:
+        np.save(arguments["output"], RemoteModel(session, Path(arguments["library"]))(x))
+
+
+def time(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure libraries against each other: `entries` of {library, input_shape}, `config`."""
+    config = MeasurementConfig(**arguments["config"])
+    entries = arguments["entries"]
+    with SESSIONS.session(Server(**arguments["server"])) as session:
+        models = []
+        for entry in [*entries, entries[0]]:
+            model = RemoteModel(session, Path(entry["library"]))
+            model.bind(np.random.default_rng(0).random(entry["input_shape"], dtype=np.float32))
+            models.append(model)
+        *samplers, twin = (model.sample for model in models)
+        found = measure_samplers(samplers, config, twin, CLOCK, here=False)
+    return [measurement.to_json() for measurement in found]
+
+
+def kernel(arguments: Mapping[str, Any]) -> float:
+    """Call one function, as `probe.write_trials` describes it; its largest absolute difference."""
+    expected = np.load(arguments["expected"], allow_pickle=False)
+    inputs = [np.load(path, allow_pickle=False) for path in arguments["inputs"]]
+    with SESSIONS.session(Server(**arguments["server"])) as session:
+        function = session.load(Path(arguments["library"]))[arguments["symbol"]]
+        out = session.tensor(np.zeros(arguments["shape"], arguments["dtype"]))
+        function(*map(session.tensor, inputs), out)
+        return float(np.abs(out.numpy().astype(np.float64) - expected).max())
+
+
+COMMANDS = {"ready": ready, "connect": connect, "run": run, "time": time, "kernel": kernel}

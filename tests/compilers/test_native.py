@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compilers
+from compilers.bundle import RUNNER_FILES, BundleInfo, verify_bundle, write_bundle
+from compilers.errors import BuildError, BundleError
+from compilers.native import BESIDE, build_native
+from spaces.errors import ConfigError
+from spaces.files import sha256_file
+
+# Everything here needs compiled subnets.
+pytestmark = pytest.mark.slow
+
+PACKAGES = {name: Path(importlib.util.find_spec(name).origin).parent for name in ("tvm", "tvm_ffi")}
+
+
+@pytest.fixture(scope="module")
+def bundle(device, builds, tmp_path_factory):
+    info = BundleInfo({"resolution": 12}, "handmade")
+    return write_bundle(
+        tmp_path_factory.mktemp("out") / "b", builds["mixed"], device, info, archive=False
+    )
+
+
+@pytest.fixture(scope="module")
+def executable(bundle, tmp_path_factory):
+    """The runner, in another folder than the one it was built in."""
+    folder = tmp_path_factory.mktemp("native")
+    made = build_native(bundle, folder / "built" / "net")
+    moved = shutil.move(made.parent, folder / "a new place")
+    return Path(moved) / made.name
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Write a script that stands in the compiler's place."""
+
+    def write(text):
+        path = tmp_path / f"compiler{len(list(tmp_path.glob('compiler*')))}"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def ready(script, executable):
+    """A compiler that takes no time: it has compiled the runner before."""
+    return script(f'while [ "$1" != -o ]; do shift; done; cp \'{executable}\' "$2"')
+
+
+def call(executable, *arguments, **environment):
+    """Run in an environment that names no paths at all."""
+    return subprocess.run(
+        [executable, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=60, env=environment,
+    )  # fmt: skip
+
+
+def change_manifest(folder, change):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def replace_file(folder, name, content):
+    """Replace a file of a bundle and its hash."""
+    (folder / name).write_bytes(content)
+    change_manifest(folder, lambda m: m["files"][name].update(sha256=sha256_file(folder / name)))
+
+
+def test_every_source_is_in_the_bundle_and_hashed(bundle):
+    sources = Path(compilers.__file__).parent / "runner"
+    assert {path.name for path in sources.iterdir()} == set(RUNNER_FILES)
+    hashes = json.loads((bundle / "manifest.json").read_text())["files"]
+    for name in RUNNER_FILES:
+        assert hashes[name]["sha256"] == sha256_file(sources / name)
+
+
+def test_the_folder_is_all_that_the_executable_needs(executable):
+    folder = executable.parent
+    assert {path.name for path in folder.iterdir()} == {"net", *BESIDE}
+    loaded = call(executable, LD_TRACE_LOADED_OBJECTS="1").stdout
+    assert "not found" not in loaded
+    assert "python" not in loaded
+    for name in ("libtvm_ffi.so", "libtvm_runtime.so"):
+        assert re.search(rf"{name} => {re.escape(str(folder))}/{name} ", loaded)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        lambda images: images,
+        lambda images: images[:1],
+        lambda images: images[3],
+        lambda images: np.zeros_like(images[:2]),
+        lambda images: (images - 0.5) * 200,
+    ],
+    ids=["batch", "one", "without its first axis", "zeros", "beyond the calibrated range"],
+)
+def test_outputs_are_those_of_the_python_runner(
+    executable, builds, device, images, tmp_path, inputs
+):
+    x = np.ascontiguousarray(inputs(images))
+    expected = device.run(builds["mixed"], x.reshape(-1, *images.shape[1:]))
+    np.save(tmp_path / "x.npy", x)
+    done = call(executable, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    found = np.load(tmp_path / "y.npy", allow_pickle=False)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "y.npy"}
+    printed = call(executable, "--input", tmp_path / "x.npy").stdout.splitlines()
+    assert printed == [
+        f"input {i}: class {row.argmax()}, logit {row.max():.4f}" for i, row in enumerate(expected)
+    ]
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_format_is_read(executable, bundle, tmp_path, version):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, np.load(bundle / "input.npy"), version=version)
+    done = call(executable, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(bundle / "output.npy"))
+
+
+def test_the_measured_latency_is_printed(executable, bundle, tmp_path):
+    given = ["--input", bundle / "input.npy", "--output", tmp_path / "y.npy"]
+    done = call(executable, *given, "--repeats", 50, "--threads", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = re.fullmatch(
+        r"measured latency: median ([\d.]+) ms, p10 to p90: ([\d.]+) to ([\d.]+) ms, "
+        r"repeats: 50, threads: 2\n",
+        done.stdout,
+    )
+    median, p10, p90 = map(float, figures.groups())
+    assert 0 < p10 <= median <= p90
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(bundle / "output.npy"))
+
+
+def npy(x):
+    """Content of a .npy file."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.asarray(x))
+    return buffer.getvalue()
+
+
+X = np.ones((2, 1, 12, 12), np.float32)
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 12, 12), }"
+EXPECTED = r"expected float32 \[n, 1, 12, 12\]"
+
+
+def with_header(text, data=b""):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy(X[:, :, 1:]), rf"\(2, 1, 11, 12\); {EXPECTED}"),
+        (npy(X[..., None]), rf"\(2, 1, 12, 12, 1\); {EXPECTED}"),
+        (npy(X[0, 0]), rf"\(12, 12\); {EXPECTED}"),
+        (npy(X.reshape(-1)), rf"\(288,\); {EXPECTED}"),
+        (npy(X[0, 0, 0, 0]), rf"\(\); {EXPECTED}"),
+        (npy(X[:0]), rf"\(0, 1, 12, 12\); {EXPECTED}"),
+        (npy(X.astype(np.float64)), "dtype is '<f8'; expected '<f4', float32"),
+        (npy(X.astype(np.uint8)), r"dtype is '\|u1'"),
+        (npy(X.astype(">f4")), "dtype is '>f4'"),
+        (npy(X.astype([("a", "<f4")])), "dtype is structured"),
+        (npy(np.asfortranarray(np.ones((2, 1, 12, 12), np.float32))), "Fortran order"),
+        (npy(X)[:-4], "1148 bytes of data; its shape .* needs 1152"),
+        (npy(X) + b"more", "1156 bytes of data"),
+        (npy(X)[:40], "header is cut off"),
+        (b"", "does not begin as one"),
+        (b"text, and no array", "does not begin as one"),
+        (b"\x93NUMPY\x09\x00" + npy(X)[8:], "version is 9"),
+        (with_header(HEADER[:-1]), "malformed at character"),
+        (with_header(HEADER + "}"), "malformed at character"),
+        (with_header(HEADER.replace("12)", "-12)")), "malformed at character"),
+        (with_header(HEADER.replace("12)", "99999999999999999999)")), "malformed at character"),
+        (with_header(HEADER.replace("False", "None")), "malformed at character"),
+        (with_header("{'descr': '<f4', 'shape': (1, 1, 12, 12)}"), "lacks"),
+        (with_header(HEADER.replace("descr", "other")), "unknown key 'other'"),
+        (with_header(HEADER.replace("1, 1", "9223372036854775807, 9")), "too large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_inputs_that_are_refused(executable, tmp_path, content, message):
+    (tmp_path / "x.npy").write_bytes(content)
+    done = call(executable, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(rf"error: {re.escape(str(tmp_path))}/x\.npy: .*{message}", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_inputs_that_cannot_be_read(executable, tmp_path):
+    for path in (tmp_path / "none.npy", tmp_path):
+        done = call(executable, "--input", path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {path}: not a readable .npy file: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--input is missing"),
+        (["--input", "x.npy", "more"], "unexpected argument more"),
+        (["--input", "x.npy", "--repeats", "0"], "--repeats is '0'; allowed: 1 to"),
+        (["--input", "x.npy", "--threads", "2x"], "--threads is '2x'; allowed: 1 to"),
+        (["--input", "x.npy", "--threads", "99999999999"], "--threads is"),
+        (["--input", "x.npy", "--colour"], "unrecognized option"),
+        (["--input"], "requires an argument"),
+    ],
+)
+def test_arguments_that_are_refused(executable, arguments, message):
+    done = call(executable, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing(executable, bundle, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "none" / "y.npy", tmp_path / "folder", Path("/dev/full")):
+        done = call(executable, "--input", bundle / "input.npy", "--output", path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {path}: cannot be written: ")
+    assert Path("/dev/full").is_char_device()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: change_manifest(f, lambda m: m.update(cpu_flags=["avx9000"])),
+         "this CPU lacks avx9000; the bundle was compiled for avx"),
+        (lambda f: change_manifest(f, lambda m: m.update(format=99)), "format 1"),
+        (lambda f: change_manifest(f, lambda m: m.pop("input_shape")), "input_shape is missing"),
+        (lambda f: change_manifest(f, lambda m: m.update(input_shape=[1, "1", 12, 12])),
+         "input_shape is of the wrong type"),
+        (lambda f: change_manifest(f, lambda m: m.update(input_shape=[1, 0, 12, 12])),
+         r"input_shape is not \[1, C, H, W\]"),
+        (lambda f: change_manifest(f, lambda m: m.update(library="../library.so")),
+         "library is '../library.so'; expected a file name"),
+        (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: corrupt: "),
+        (lambda f: (f / "manifest.json").write_text("[]"), "manifest is of the wrong type"),
+        (lambda f: (f / "manifest.json").unlink(), "manifest.json: no manifest"),
+        (lambda f: (f / "library.so").write_bytes(b"\x7fELF nonsense"),
+         "library.so: no library of a compiled subnet: "),
+        (lambda f: (f / "library.so").unlink(), "library.so: no library of a compiled subnet: "),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_a_clear_error(executable, bundle, tmp_path, damage, message):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("library.so", "manifest.json"):
+        shutil.copy(bundle / name, folder)
+    damage(folder)
+    done = call(executable, "--bundle", folder, "--input", bundle / "input.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(rf"error: .*{message}", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_shape_that_is_not_the_library_s(executable, bundle, tmp_path):
+    folder = Path(shutil.copytree(executable.parent, tmp_path / "folder"))
+    change_manifest(folder, lambda m: m.update(input_shape=[1, 1, 13, 13]))
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 13, 13), np.float32))
+    done = call(folder / "net", "--input", tmp_path / "x.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the library refuses inputs of shape (1, 1, 13, 13)" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["library.so", "runner.cc", "npy.h", "build_runner.sh"])
+def test_a_tampered_bundle_is_refused_before_anything_is_compiled(copy, tmp_path, script, name):
+    with (copy / name).open("ab") as file:
+        file.write(b"\n")
+    compiler = script(f"touch '{tmp_path}/compiled'")
+    with pytest.raises(BundleError, match=rf"{name}: corrupt"):
+        build_native(copy, tmp_path / "new" / "run", compiler)
+    assert not (tmp_path / "compiled").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_without_a_runner(copy):
+    change_manifest(copy, lambda m: m["files"].pop("runner.cc"))
+    with pytest.raises(BundleError, match="holds no sources of a runner"):
+        build_native(copy)
+
+
+def test_a_build_that_fails_keeps_the_one_before(copy, ready, script):
+    built = build_native(copy, compiler=ready)
+    assert built == copy / "native" / "run"
+    assert {path.name for path in built.parent.iterdir()} == {"run", *BESIDE}
+    before = {path: path.stat().st_ino for path in copy.rglob("*")}
+    with pytest.raises(BuildError, match="there is no compiler 'no-such-compiler'"):
+        build_native(copy, compiler="no-such-compiler")
+    with pytest.raises(BuildError, match=r"could not build .*out of registers"):
+        build_native(copy, compiler=script("echo out of registers >&2; exit 1"))
+    assert {path: path.stat().st_ino for path in copy.rglob("*")} == before
+    assert verify_bundle(copy, measure=False).difference == 0
+
+
+def test_an_executable_that_is_wrong_is_not_kept(copy, ready, script):
+    with pytest.raises(BuildError, match="was built, but fails: it ended with status 3: no luck"):
+        build_native(
+            copy,
+            compiler=script(
+                'while [ "$1" != -o ]; do shift; done\n'
+                'printf \'#!/bin/sh\\necho no luck >&2; exit 3\' >"$2"; chmod +x "$2"'
+            ),
+        )
+    replace_file(copy, "output.npy", npy(np.load(copy / "output.npy") * 1.01))
+    with pytest.raises(BuildError, match="was built, but fails: outputs differ"):
+        build_native(copy, compiler=ready)
+    assert not (copy / "native").exists()
+
+
+def test_a_bundle_for_another_processor_is_built_all_the_same(copy, ready):
+    change_manifest(copy, lambda m: m.update(cpu_flags=["avx9000"]))
+    done = call(build_native(copy, compiler=ready), "--input", copy / "input.npy")
+    assert done.returncode == 2
+    assert "this CPU lacks avx9000" in done.stderr
+
+
+def test_nothing_of_the_user_s_is_replaced(copy, ready, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("keep")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for output in (
+        tmp_path / "mine" / "run",
+        tmp_path / "mine",
+        copy / "run",
+        "run",
+        tmp_path / "new" / "library.so",
+    ):
+        with pytest.raises(ConfigError, match="allowed: a f"):
+            build_native(copy, output, ready)
+    assert (tmp_path / "mine" / "notes").read_text() == "keep"
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_script_in_the_bundle_works_alone(bundle, tmp_path):
+    folder = Path(shutil.copytree(bundle, tmp_path / "a bundle"))
+    script = ["sh", folder / "build_runner.sh"]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "TVM_DIR": str(PACKAGES["tvm"]),
+        "TVM_FFI_DIR": str(PACKAGES["tvm_ffi"]),
+    }
+
+    def build(*arguments, **changes):
+        return subprocess.run(
+            [*script, *arguments], env=environment | changes, cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    for arguments, changes, message in [
+        ([], {"TVM_DIR": ""}, "--tvm or TVM_DIR must name the folder"),
+        (["--tvm-ffi", "/nowhere"], {}, "/nowhere/include/tvm/ffi/extra/module.h: no such file"),
+        ([], {"CXX": "no-such-compiler"}, "no compiler 'no-such-compiler'"),
+        (["--colour"], {}, "unknown argument --colour"),
+        (["--output"], {}, "--output needs a value"),
+    ]:
+        failed = build(*arguments, **changes)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert failed.stderr.startswith("error: ")
+        assert message in failed.stderr
+    failed = build(CXX="false")
+    assert failed.returncode == 1
+    assert not list(folder.rglob("*run"))
+    done = build("--compiler", "c++")
+    assert (done.returncode, done.stderr) == (0, "")
+    native = folder / "native"
+    assert {path.name for path in native.iterdir()} == {"run", *BESIDE}
+    done = call(native / "run", "--input", bundle / "input.npy", "--output", tmp_path / "y.npy")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.load(bundle / "output.npy"))

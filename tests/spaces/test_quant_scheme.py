@@ -37,7 +37,7 @@ def test_names_of_precisions():
     assert bits_of("fp32") == 32
     assert LayerPrecision(None, U8_ACTIVATION).name == "w32a8"
     assert LayerPrecision.from_json(precision("w8a8").to_json()) == precision("w8a8")
-    with pytest.raises(UnknownNameError, match="Did you mean 'w4a8'.*Known: fp32, w2a8, w3a8"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'w4a8'.*Known: fp32, w2a8, w3a8"):
         precision("w4a4")
 
 

@@ -34,6 +34,10 @@ _QUANTISED = {
         OpKind.QCONV,
         {"input_zero_point": "zero_point", "weight": "weight", "bias": "bias", "scale": "scale"},
     ),
+    "weight_only_linear.default": (
+        OpKind.WEIGHT_ONLY_LINEAR,
+        {"weight": "weight", "bias": "bias", "scale": "scale"},
+    ),
     "qlinear.default": (
         OpKind.QLINEAR,
         {"input_zero_point": "zero_point", "weight": "weight", "bias": "bias", "scale": "scale"},

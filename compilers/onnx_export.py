@@ -20,6 +20,9 @@ from compilers.onnx_nodes import NodeWriter
 from spaces.files import atomic_write_bytes
 
 OPSET = 17
+GROUPS_OPSET = 21
+"""Since this version DequantizeLinear knows groups of inputs and int4."""
+
 IR_VERSION = 10
 EXACT_TOLERANCE = 1e-3
 """Largest difference of the logits of most inputs without optimisations."""
@@ -54,11 +57,12 @@ def onnx_model(graph: Graph) -> Any:
     )
     kind = TensorProto.FLOAT if graph.input_dtype == "float32" else TensorProto.INT64
     x = helper.make_tensor_value_info(graph.input, kind, [batch, *graph.input_shape[1:]])
+    grouped = any(op.kind is OpKind.WEIGHT_ONLY_LINEAR for op in graph.ops)
     body = helper.make_graph(writer.nodes, "netcarve", [x], [output], writer.initializers)
     model = helper.make_model(
         body,
         producer_name="netcarve",
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", GROUPS_OPSET if grouped else OPSET)],
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)

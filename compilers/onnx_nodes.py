@@ -1,4 +1,4 @@
-"""Operators of the graph as nodes of ONNX, opset 17."""
+"""Operators of the graph as nodes of ONNX, opset 17 (21 for weights with scales per group)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class NodeWriter:
         match op.kind:
             case OpKind.CONV | OpKind.QCONV:
                 self._convolution(op)
-            case OpKind.LINEAR | OpKind.QLINEAR:
+            case OpKind.LINEAR | OpKind.QLINEAR | OpKind.WEIGHT_ONLY_LINEAR:
                 self._linear(op)
             case OpKind.QUANTIZE:
                 self._node("QuantizeLinear", [x, *self._scalars(op)], op.name)
@@ -117,6 +117,9 @@ class NodeWriter:
         flat = len(op.shape) == 2
         if op.kind is OpKind.QLINEAR:
             x, weight, bias = self._integer_operands(op)
+        elif op.kind is OpKind.WEIGHT_ONLY_LINEAR:
+            x, bias = op.inputs[0], self._param(op, "bias")
+            weight = self._grouped_weight(op, turned=not flat)
         else:
             # Gemm alone takes a transposed weight; MatMul has its own turned.
             values = op.params["weight"]
@@ -156,6 +159,23 @@ class NodeWriter:
             self._dequantized(op, "weight", weight_scale, turned=turned),
             self._dequantized(op, "bias", op.params["scale"]),
         ]
+
+    def _grouped_weight(self, op: Op, *, turned: bool) -> str:
+        """The float32 weight of integers with one scale per group of inputs; int4 where it fits."""
+        from onnx import TensorProto, helper
+
+        name, weight, scale = f"{op.name}.weight", op.params["weight"], op.params["scale"]
+        if turned:
+            weight, scale = weight.T, scale.T
+        integers = self._constant(f"{name}.integers", weight)
+        if op.attributes["weight_bits"] == 4:
+            self.initializers[-1] = helper.make_tensor(
+                integers, TensorProto.INT4, weight.shape, weight.ravel()
+            )
+        size = op.attributes["group_size"]
+        operands = [integers, self._constant(f"{name}.scale", scale)]
+        axis = 0 if turned else 1
+        return self._node("DequantizeLinear", operands, name, axis=axis, block_size=size)
 
     def _dequantized(
         self, op: Op, role: str, scale: NDArray[np.float32], *, turned: bool = False

@@ -50,6 +50,10 @@ def evaluate(op: Op, *operands: Tensor) -> Tensor:
             return F.linear(x, params["weight"], params["bias"])
         case OpKind.QCONV | OpKind.QLINEAR:
             return _integer_layer(op, x, params)
+        case OpKind.WEIGHT_ONLY_LINEAR:
+            weights = [params[role] for role in ("weight", "bias", "scale")]
+            numbers = (op.attributes[name] for name in ("group_size", "weight_bits"))
+            return integer_ops.weight_only_linear(x, *weights, *numbers)
         case OpKind.QUANTIZE:
             return integer_ops.quantize(x, params["scale"], params["zero_point"])
         case OpKind.DEQUANTIZE:

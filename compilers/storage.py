@@ -83,9 +83,9 @@ class _Storage(StoredValues):
                 self.rotations[op.name] = op
             case OpKind.CONV | OpKind.QCONV:
                 self._convolution(op)
-            case OpKind.LINEAR | OpKind.QLINEAR | OpKind.LAYER_NORM | OpKind.RMS_NORM:
+            case OpKind.LINEAR | OpKind.QLINEAR | OpKind.WEIGHT_ONLY_LINEAR:
                 self._rowwise(op)
-            case OpKind.SOFTMAX:
+            case OpKind.LAYER_NORM | OpKind.RMS_NORM | OpKind.SOFTMAX:
                 self._rowwise(op)
             case OpKind.MAX_POOL | OpKind.AVG_POOL:
                 self._pool(op)

@@ -13,6 +13,7 @@ from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants, multiply_cost
+from compilers.kernels.nibbles import check_weight_bits
 from compilers.kernels.packing import checked, pad_channels
 from compilers.kernels.tiling import Tile, channel_blocks, matrix_tiles, out_size
 from compilers.kernels.winograd import saves_products, transform_weight
@@ -42,6 +43,7 @@ class Conv(TiledKernel):
         stride: step of the window, pixels.
         input_layout: `nhwc` ([H * W, C]) or `nchw` ([1, C, H, W] float32, a network's input).
         combine: whether the residual is added or multiplied.
+        weight_bits: width in which integer weights are held, 8 or 4.
         activation_last: whether the activation follows the residual.
         padding: zeros on each side of the image, pixels, at most half a window. None, which an
             explicit `kernel // 2` becomes, stands for that.
@@ -63,8 +65,10 @@ class Conv(TiledKernel):
     combine: Combine = "add"
     activation_last: bool = False
     padding: int | None = None
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_weight_bits(self.weight_bits, self.input_dtype)
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
         channels = (self.in_channels, self.out_channels)
         sizes = (self.height, self.width, *channels, self.kernel, self.stride)
@@ -153,7 +157,8 @@ class Conv(TiledKernel):
             lanes = isa.vector_lanes
             packed = transform_weight(weight, lanes)
             return packed, pad_channels(bias, lanes), *self.epilogue.scalars(params)
-        return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
+        matrix = (self.out_channels, depth)
+        return matrix_constants(isa, self.epilogue, weight, matrix, params, self.weight_bits)
 
     def candidates(self, isa: Isa) -> tuple[Tile, ...]:
         """See `Kernel.candidates`."""

@@ -76,7 +76,7 @@ def layer_features(specs: tuple[LayerSpec, ...]) -> FloatArray:
     for spec in specs:
         cost = layer_cost(spec)
         # Squeeze-and-excite reads the integers that its projection takes, and computes in floats.
-        integer = spec.precision.weight is not None
+        integer = spec.precision.integer
         element = 4 if spec.precision.activation is None else 1
         read = spec.in_size**2 * spec.in_channels * element
         written = spec.out_size**2 * spec.out_channels

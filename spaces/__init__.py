@@ -18,6 +18,7 @@ from spaces.presets import SPACES, get_space
 from spaces.quant_scheme import (
     FP32,
     PRECISIONS,
+    W4A8,
     W8A8,
     Granularity,
     LayerPrecision,
@@ -31,6 +32,7 @@ __all__ = [
     "FP32",
     "PRECISIONS",
     "SPACES",
+    "W4A8",
     "W8A8",
     "Activation",
     "Choice",

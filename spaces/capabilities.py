@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from spaces.layer_spec import Operator
+from spaces.quant_scheme import PRECISIONS
+
+PROBED = frozenset(
+    (operator, name)
+    for operator in Operator
+    for name, precision in PRECISIONS.items()
+    if not precision.weight_only or operator is Operator.LINEAR
+)
+"""What a probe asks for: every operator in every precision that its layers can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,7 @@ class DeviceCapabilities:
         threads: Threads that one inference uses.
         batch: Inputs per inference.
         operators: Operators with a kernel on this device.
-        schemes: Names of precisions (`fp32`, `w8a8`) that execute in their declared width; a
+        schemes: Names of precisions (`fp32`, `w4a8`) that execute in their declared width; a
             precision that would only be emulated is not listed.
         hardware: Human-readable name of the processor.
     """
@@ -52,3 +61,18 @@ class DeviceCapabilities:
             schemes=frozenset(data["schemes"]),
             hardware=str(data["hardware"]),
         )
+
+
+def executed_schemes(operators: Set[Operator], passed: Set[tuple[Operator, str]]) -> frozenset[str]:
+    """The precisions in which all `operators` that can have them execute.
+
+    Args:
+        operators: Those of the device.
+        passed: Those of `PROBED` that execute.
+    """
+    found = set()
+    for name in PRECISIONS:
+        asked = {(operator, name) for operator in operators} & PROBED
+        if asked and asked <= passed:
+            found.add(name)
+    return frozenset(found)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from spaces.layer_spec import LayerSpec, Operator
+from spaces.quant_scheme import QuantScheme
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
 
@@ -38,11 +39,15 @@ class Cost:
 def tensor_layout(spec: LayerSpec) -> TensorLayout:
     """Name -> (dtype, shape) of every tensor that a layer stores.
 
-    A float32 layer stores `weight` and `bias`. An integer layer stores `weight` (int8: every
-    integer precision in `spaces.quant_scheme.PRECISIONS` has 8-bit weights), `bias` (int32, in
-    units of the accumulator) and `scale` (float32 per output channel). A layer that quantises its
-    input stores `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear
+    A float32 layer stores `weight` and `bias`. An integer layer stores `weight`, `bias` (int32, in
+    units of the accumulator) and `scale` (float32 per output channel). A weight-only layer stores
+    `weight`, `bias` (float32) and `scale` (float32 [O, groups of inputs]). A layer that quantises
+    its input stores `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear
     layers `reduce` and `expand` in float32.
+
+    Integer weights of 8 bits are stored as int8. Narrower ones are packed into bytes, the whole
+    tensor in one row: element i, in two's complement, is the bits `i * bits` to
+    `(i + 1) * bits - 1` of a stream whose bit 0 is the least significant bit of byte 0.
     """
     layout: TensorLayout = {}
     site, out = spec.site, spec.out_channels
@@ -53,31 +58,44 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
         layout[f"{site}.expand.weight"] = ("float32", (out, hidden))
         layout[f"{site}.expand.bias"] = ("float32", (out,))
     elif spec.operator is not Operator.GLOBAL_POOL:
-        shape: tuple[int, ...] = (out, spec.in_channels // spec.groups)
-        if spec.operator is not Operator.LINEAR:
-            shape += (spec.kernel, spec.kernel)
-        integer = spec.precision.weight is not None
-        layout[f"{site}.weight"] = ("int8" if integer else "float32", shape)
-        layout[f"{site}.bias"] = ("int32" if integer else "float32", (out,))
-        if integer:
-            layout[f"{site}.scale"] = ("float32", (out,))
+        scheme = spec.precision.weight
+        layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
+        layout[f"{site}.bias"] = ("int32" if spec.precision.integer else "float32", (out,))
+        if scheme is not None:
+            layout[f"{site}.scale"] = ("float32", _scale_shape(spec.weight_shape, scheme))
     if spec.precision.activation is not None:
         layout[f"{site}.input_scale"] = ("float32", ())
         layout[f"{site}.input_zero_point"] = ("int32", ())
     return layout
 
 
+def _stored(shape: tuple[int, ...], scheme: QuantScheme | None) -> tuple[str, tuple[int, ...]]:
+    """(dtype, shape) in which a weight of `shape` is stored."""
+    if scheme is None:
+        return "float32", shape
+    if scheme.bits == 8:
+        return "int8", shape
+    return "uint8", (-(-prod(shape) * scheme.bits // 8),)
+
+
+def _scale_shape(shape: tuple[int, ...], scheme: QuantScheme) -> tuple[int, ...]:
+    """[O], or [O, groups of inputs] of a scheme with groups."""
+    if scheme.group_size is None:
+        return shape[:1]
+    return shape[0], -(-shape[1] // scheme.group_size)
+
+
 def layer_cost(spec: LayerSpec) -> Cost:
     """The cost of one layer. Pooling and activations count no multiply-accumulates."""
     layout = tensor_layout(spec)
     size = sum(DTYPE_BYTES[dtype] * prod(shape) for dtype, shape in layout.values())
-    params = sum(
-        prod(shape) for name, (_, shape) in layout.items() if name.endswith(("weight", "bias"))
-    )
-    weights = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("weight"))
+    weights = prod(spec.weight_shape)
+    if spec.operator is Operator.SQUEEZE_EXCITE:
+        weights = (spec.in_channels + spec.out_channels) * spec.hidden_channels
+    biases = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("bias"))
     # Each weight is used once per output pixel; both matrices of squeeze-and-excite once.
     positions = 1 if spec.operator is Operator.SQUEEZE_EXCITE else spec.out_size**2
-    return Cost(macs=weights * positions, params=params, bytes=size)
+    return Cost(macs=weights * positions, params=weights + biases, bytes=size)
 
 
 def cost(specs: Iterable[LayerSpec]) -> Cost:

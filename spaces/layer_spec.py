@@ -70,6 +70,14 @@ class LayerSpec:
         """Zeros added at each border, in pixels."""
         return self.kernel // 2
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight is."""
+        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.GLOBAL_POOL):
+            return (0,)
+        shape = (self.out_channels, self.in_channels // self.groups)
+        return shape if self.operator is Operator.LINEAR else (*shape, self.kernel, self.kernel)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal spec."""
         return {

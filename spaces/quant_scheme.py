@@ -104,19 +104,34 @@ class QuantScheme:
 
 @dataclass(frozen=True, slots=True)
 class LayerPrecision:
-    """The schemes of a layer's weight and of its input activation; None is float32."""
+    """The schemes of a layer's weight and of its input activation; None is float32.
+
+    Integer weights on a float32 input are weight-only quantisation: the layer computes in float32.
+    """
 
     weight: QuantScheme | None = None
     activation: QuantScheme | None = None
 
     @property
     def name(self) -> str:
-        """`fp32`, or for example `w8a8`; `w32a8` is a float32 weight on a quantised input."""
+        """`fp32`, `w8a8`, or for example `w4a32g64` for weights with one scale per 64 inputs;
+        `w32a8` is a float32 weight on a quantised input."""
         if self.weight is None and self.activation is None:
             return "fp32"
         weight = self.weight.bits if self.weight else FLOAT_BITS
         activation = self.activation.bits if self.activation else FLOAT_BITS
-        return f"w{weight}a{activation}"
+        group = f"g{self.weight.group_size}" if self.weight and self.weight.group_size else ""
+        return f"w{weight}a{activation}{group}"
+
+    @property
+    def integer(self) -> bool:
+        """Whether the layer computes in integers: both of its operands are quantised."""
+        return self.weight is not None and self.activation is not None
+
+    @property
+    def weight_only(self) -> bool:
+        """Whether integer weights meet a float32 input."""
+        return self.weight is not None and self.activation is None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal precision."""
@@ -135,13 +150,54 @@ class LayerPrecision:
         )
 
 
-S8_WEIGHT = QuantScheme(8, Granularity.PER_CHANNEL, Symmetry.SYMMETRIC, signed=True)
-U8_ACTIVATION = QuantScheme(8, Granularity.PER_TENSOR, Symmetry.ASYMMETRIC, signed=False)
+ACTIVATION_BITS = 8
+WEIGHT_BITS = range(2, 9)
+"""Stored widths of the weights of integer layers."""
+
+WEIGHT_ONLY_BITS = (4, 8)
+GROUP_SIZES = (32, 64, 128)
+"""Inputs that share one scale of a weight-only layer."""
+
+DEFAULT_GROUP_SIZE = 64
+
+
+def _channel_weight(bits: int) -> QuantScheme:
+    """Weights of an integer layer: kernels read 8 bits, whatever is stored."""
+    return QuantScheme(bits, Granularity.PER_CHANNEL, Symmetry.SYMMETRIC, signed=True)
+
+
+def _group_weight(bits: int, group_size: int) -> QuantScheme:
+    """Weights of a weight-only layer, which kernels turn into float32."""
+    return QuantScheme(
+        bits, Granularity.PER_GROUP, Symmetry.SYMMETRIC, True, FLOAT_BITS, group_size
+    )
+
+
+S8_WEIGHT = _channel_weight(8)
+U8_ACTIVATION = QuantScheme(
+    ACTIVATION_BITS, Granularity.PER_TENSOR, Symmetry.ASYMMETRIC, signed=False
+)
 
 FP32 = LayerPrecision()
 W8A8 = LayerPrecision(S8_WEIGHT, U8_ACTIVATION)
+W4A8 = LayerPrecision(_channel_weight(4), U8_ACTIVATION)
 
-PRECISIONS: Mapping[str, LayerPrecision] = MappingProxyType({p.name: p for p in (FP32, W8A8)})
+PRECISIONS: Mapping[str, LayerPrecision] = MappingProxyType(
+    {
+        found.name: found
+        for found in (
+            FP32,
+            *(LayerPrecision(_channel_weight(bits), U8_ACTIVATION) for bits in WEIGHT_BITS),
+            *(
+                LayerPrecision(_group_weight(bits, size))
+                for bits in WEIGHT_ONLY_BITS
+                for size in GROUP_SIZES
+            ),
+        )
+    }
+)
+"""Every precision by name. `w2a8` to `w8a8` execute in 8-bit integers, the weight-only
+`w4a32g32` to `w8a32g128` in float32."""
 
 
 def precision(name: str) -> LayerPrecision:
@@ -156,18 +212,46 @@ def precision(name: str) -> LayerPrecision:
         raise UnknownNameError("quantisation scheme", name, PRECISIONS) from None
 
 
+def precision_of_bits(bits: int) -> LayerPrecision:
+    """The precision of a layer whose weight bits alone are chosen: the activation follows.
+
+    Raises:
+        UnknownNameError: No precision has so many weight bits.
+    """
+    return precision("fp32" if bits == FLOAT_BITS else f"w{bits}a{ACTIVATION_BITS}")
+
+
 def bits_of(name: str) -> int:
-    """The weight bits that stand for the precision `name` in a search space; 32 is float32."""
-    weight = precision(name).weight
-    return weight.bits if weight else FLOAT_BITS
+    """The weight bits that stand for the precision `name` in a search space; 32 is float32.
+
+    Raises:
+        UnknownNameError: There is no such precision, or weight bits alone do not choose it.
+    """
+    found = precision(name)
+    if found.weight_only:
+        known = [one for one, candidate in PRECISIONS.items() if not candidate.weight_only]
+        raise UnknownNameError("quantisation scheme that weight bits choose", name, known)
+    return found.weight.bits if found.weight else FLOAT_BITS
 
 
 def site_precision(values: Mapping[str, int | str], site: str) -> LayerPrecision:
     """The precision that a config's values give to the layer at `site`.
 
-    Reads `{site}.w_bits` and `{site}.a_bits`; a missing weight dimension means float32, a missing
-    activation dimension follows the weight.
+    Reads `{site}.w_bits`, `{site}.a_bits` and, for weights on a float32 input,
+    `{site}.granularity` (such as `per_group64`). A missing weight dimension means float32; a
+    missing activation dimension follows the weight.
+
+    Raises:
+        UnknownNameError: No precision has these bits or this granularity.
     """
     weight = int(values.get(f"{site}.w_bits", FLOAT_BITS))
-    activation = int(values.get(f"{site}.a_bits", weight))
-    return precision("fp32" if weight == activation == FLOAT_BITS else f"w{weight}a{activation}")
+    if f"{site}.a_bits" not in values:
+        return precision_of_bits(weight)
+    activation = int(values[f"{site}.a_bits"])
+    if weight == activation == FLOAT_BITS:
+        return FP32
+    if activation != FLOAT_BITS:
+        return precision(f"w{weight}a{activation}")
+    default = f"{Granularity.PER_GROUP}{DEFAULT_GROUP_SIZE}"
+    granularity = str(values.get(f"{site}.granularity", default))
+    return precision(f"w{weight}a{activation}g{granularity.removeprefix(Granularity.PER_GROUP)}")

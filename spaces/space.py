@@ -19,7 +19,7 @@ from spaces.dimension import Choice, Dimension, DimensionKind
 from spaces.errors import ConfigError, SpaceError, UnknownNameError
 from spaces.families import FAMILIES, Family
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import bits_of
+from spaces.quant_scheme import bits_of, precision
 from spaces.settings import explain
 
 Population = NDArray[np.int16]
@@ -324,7 +324,9 @@ _CHOSEN = {DimensionKind.SQUEEZE_EXCITE: Operator.SQUEEZE_EXCITE}
 def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:
     """The choices of a dimension that a device executes."""
     if dimension.kind is DimensionKind.W_BITS:
-        bits = {bits_of(scheme) for scheme in capabilities.schemes}
+        bits = {
+            bits_of(scheme) for scheme in capabilities.schemes if not precision(scheme).weight_only
+        }
         return {c for c in dimension.choices if c in bits}
     if dimension.kind in _CHOSEN and _CHOSEN[dimension.kind] not in capabilities.operators:
         return {0}

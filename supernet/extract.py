@@ -25,7 +25,9 @@ SPECS_FILE = "subnet.json"
 class Subnet(nn.Module):
     """A subnet that knows nothing of elasticity.
 
-    Quantised layers execute `netcarve::quantize`, `netcarve::qconv2d` and `netcarve::qlinear`.
+    Quantised layers execute `netcarve::quantize`, `netcarve::qconv2d` and `netcarve::qlinear`,
+    weight-only ones `netcarve::weight_only_linear`; `netcarve::unpack` precedes them where weights
+    are stored in fewer than 8 bits.
     The state dict is exactly `spaces.cost.tensor_layout` of the specs. `torch.export.export`
     accepts it.
 

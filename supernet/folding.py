@@ -57,3 +57,26 @@ def fold_integer(
         "bias": torch.round(offset.double() / scale.double()).to(torch.int32),
         "scale": scale.clone(),
     }
+
+
+def fold_weight_only(
+    weight: IntegerTensor, group_size: int, multiplier: Tensor, offset: Tensor
+) -> dict[str, Tensor]:
+    """Integers of a linear layer's weight with a normalisation in the scales.
+
+    Args:
+        weight: Symmetric integers [O, I] with scales that repeat within groups of inputs.
+        group_size: Inputs that share one scale.
+        multiplier: float32 [O].
+        offset: float32 [O].
+
+    Returns:
+        `weight` int8 [O, I], `bias` float32 [O], `scale` float32 [O, groups].
+
+    Raises:
+        ValueError: The weight has a zero point.
+    """
+    if bool(weight.zero_point.any()):
+        raise ValueError("a weight-only kernel takes symmetric weights")
+    scale = weight.scale[:, ::group_size] * multiplier[:, None]
+    return {"weight": weight.codes, "bias": offset.clone(), "scale": scale}

@@ -4,11 +4,11 @@ An extracted subnet executes these instead of fake quantisation, so that what is
 a compiled binary computes. `torch.export` keeps each of them as one node; `compilers` maps them to
 integer kernels and to ONNX QuantizeLinear / DequantizeLinear graphs.
 
-Activations are u8 with one scale and zero point per tensor; weights are s8 with one scale per
-output channel, already merged with the input's scale and the following BatchNorm
-(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference"; unlike there the requantisation is in float32, as in ONNX
-Runtime and oneDNN).
+Activations are u8 with one scale and zero point per tensor; weights are s8 (unpacked first where
+fewer bits are stored) with one scale per output channel, already merged with the input's scale and
+the following BatchNorm (Jacob et al. 2018, "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference"; unlike there the requantisation is in float32, as in
+ONNX Runtime and oneDNN).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from supernet.packing import unpack_codes
 
 U8_MAX = 255
 # A float32 sum of integers is exact, in any order of summation, while it stays below 2**24.
@@ -80,6 +82,7 @@ def qconv2d(
     stride: int,
     padding: int,
     groups: int,
+    weight_bits: int = 8,
 ) -> Tensor:
     """Integer convolution with per-channel requantisation to float32.
 
@@ -95,6 +98,7 @@ def qconv2d(
         stride: Step of the window, in pixels.
         padding: Rows and columns of zeros added at each border.
         groups: Number of channel groups; I for a depthwise convolution.
+        weight_bits: Width that the weight fits; what executes it may hold it in no more.
 
     Returns:
         float32 [N, O, H', W'].
@@ -115,6 +119,7 @@ def _(
     stride: int,
     padding: int,
     groups: int,
+    weight_bits: int = 8,
 ) -> Tensor:
     size = [
         (s + 2 * padding - k) // stride + 1
@@ -124,7 +129,14 @@ def _(
 
 
 @torch.library.custom_op("netcarve::qlinear", mutates_args=())
-def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+def qlinear(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    weight_bits: int = 8,
+) -> Tensor:
     """Integer matrix product with per-channel requantisation to float32.
 
     Computes ((x - zero_point) @ weight.T + bias) * scale.
@@ -135,6 +147,7 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
         weight: int8 [O, K].
         bias: int32 [O], in units of the accumulator.
         scale: float32 [O], > 0.
+        weight_bits: Width that the weight fits; what executes it may hold it in no more.
 
     Returns:
         float32 [..., O].
@@ -145,5 +158,62 @@ def qlinear(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: 
 
 
 @qlinear.register_fake
-def _(x: Tensor, zero_point: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+def _(
+    x: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    weight_bits: int = 8,
+) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=torch.float32)
+
+
+@torch.library.custom_op("netcarve::unpack", mutates_args=())
+def unpack(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
+    """Stored weights of 2 to 7 bits as integers; see `supernet.packing.unpack_codes`.
+
+    Args:
+        packed: uint8 [ceil(bits * prod(shape) / 8)].
+        bits: Stored width.
+        shape: Of the weight.
+
+    Returns:
+        int8 of `shape`.
+    """
+    return unpack_codes(packed, bits, tuple(shape))
+
+
+@unpack.register_fake
+def _(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
+    return packed.new_empty(shape, dtype=torch.int8)
+
+
+@torch.library.custom_op("netcarve::weight_only_linear", mutates_args=())
+def weight_only_linear(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int, weight_bits: int
+) -> Tensor:
+    """Matrix product in float32 with integer weights that have one scale per group of inputs.
+
+    Computes x @ (weight * scale[:, k // group_size]).T + bias.
+
+    Args:
+        x: float32 [..., K].
+        weight: int8 [O, K].
+        bias: float32 [O].
+        scale: float32 [O, ceil(K / group_size)].
+        group_size: Inputs that share one scale.
+        weight_bits: Width that the weight fits.
+
+    Returns:
+        float32 [..., O].
+    """
+    spread = scale.repeat_interleave(group_size, dim=1)[:, : weight.shape[1]]
+    return F.linear(x, weight.to(torch.float32) * spread, bias)
+
+
+@weight_only_linear.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, group_size: int, weight_bits: int
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))

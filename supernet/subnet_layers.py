@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaces.cost import tensor_layout
 from spaces.layer_spec import LayerSpec, Operator
 from supernet import integer_ops
 
@@ -30,6 +31,30 @@ class InputQuantizer(nn.Module):
         return integer_ops.dequantize(x, self.input_scale, self.input_zero_point)
 
 
+class QuantizedWeight(InputQuantizer):
+    """A layer with integer weights, kept as they are stored: packed when narrower than 8 bits."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        scheme = spec.precision.weight
+        assert scheme is not None, spec
+        self.bits, self.shape = scheme.bits, spec.weight_shape
+        for name, (dtype, shape) in tensor_layout(spec).items():
+            role = name.removeprefix(f"{spec.site}.")
+            if role in ("weight", "bias", "scale"):
+                self.register_buffer(role, torch.zeros(shape, dtype=getattr(torch, dtype)))
+
+    def codes(self) -> Tensor:
+        """The integers, int8 [O, ...]."""
+        if self.bits == 8:
+            return self.weight
+        return integer_ops.unpack(self.weight, self.bits, list(self.shape))
+
+
 class FloatConv2d(InputQuantizer):
     """Convolution with bias."""
 
@@ -45,19 +70,11 @@ class FloatConv2d(InputQuantizer):
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
-class IntegerConv2d(InputQuantizer):
+class IntegerConv2d(QuantizedWeight):
     """u8 x s8 convolution with int32 accumulation and a float32 output."""
 
-    weight: Tensor
-    bias: Tensor
-    scale: Tensor
-
     def __init__(self, spec: LayerSpec) -> None:
-        super().__init__()
-        shape = (spec.out_channels, spec.in_channels // spec.groups, spec.kernel, spec.kernel)
-        self.register_buffer("weight", torch.zeros(shape, dtype=torch.int8))
-        self.register_buffer("bias", torch.zeros(spec.out_channels, dtype=torch.int32))
-        self.register_buffer("scale", torch.ones(spec.out_channels))
+        super().__init__(spec)
         self.stride, self.padding, self.groups = spec.stride, spec.padding, spec.groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,12 +82,13 @@ class IntegerConv2d(InputQuantizer):
         return integer_ops.qconv2d(
             x,
             self.input_zero_point,
-            self.weight,
+            self.codes(),
             self.bias,
             self.scale,
             self.stride,
             self.padding,
             self.groups,
+            self.bits,
         )
 
 
@@ -88,23 +106,29 @@ class FloatLinear(InputQuantizer):
         return F.linear(x, self.weight, self.bias)
 
 
-class IntegerLinear(InputQuantizer):
+class IntegerLinear(QuantizedWeight):
     """u8 x s8 matrix product with int32 accumulation and a float32 output."""
-
-    weight: Tensor
-    bias: Tensor
-    scale: Tensor
-
-    def __init__(self, spec: LayerSpec) -> None:
-        super().__init__()
-        shape = (spec.out_channels, spec.in_channels)
-        self.register_buffer("weight", torch.zeros(shape, dtype=torch.int8))
-        self.register_buffer("bias", torch.zeros(spec.out_channels, dtype=torch.int32))
-        self.register_buffer("scale", torch.ones(spec.out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """u8 [N, I] -> float32 [N, O]."""
-        return integer_ops.qlinear(x, self.input_zero_point, self.weight, self.bias, self.scale)
+        return integer_ops.qlinear(
+            x, self.input_zero_point, self.codes(), self.bias, self.scale, self.bits
+        )
+
+
+class WeightOnlyLinear(QuantizedWeight):
+    """Linear layer in float32 whose weights are integers with one scale per group of inputs."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__(spec)
+        assert spec.precision.weight is not None
+        self.group_size = spec.precision.weight.group_size or spec.in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, I] -> [N, O]."""
+        return integer_ops.weight_only_linear(
+            x, self.codes(), self.bias, self.scale, self.group_size, self.bits
+        )
 
 
 class SqueezeExcite(InputQuantizer):
@@ -134,21 +158,29 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
     """The module that executes `spec`, with zero weights.
 
     Raises:
-        ValueError: Integer weights on a float32 input, which no kernel executes.
+        ValueError: Integer weights on a float32 input, or with a scale per group of inputs, where
+            no kernel executes them: linear layers may have both together.
     """
-    integer, quantized = spec.precision.weight is not None, spec.precision.activation is not None
-    if integer and not quantized:
-        raise ValueError(f"{spec.site}: integer weights need a quantised input")
+    integer, weight_only = spec.precision.integer, spec.precision.weight_only
+    grouped = spec.precision.weight is not None and spec.precision.weight.group_size is not None
+    if weight_only != grouped or (weight_only and spec.operator is not Operator.LINEAR):
+        raise ValueError(
+            f"{spec.site}: {spec.operator} in {spec.precision.name}: integer weights need a "
+            "quantised input, or a linear layer and one scale per group of inputs"
+        )
     layer: InputQuantizer
     match spec.operator:
         case Operator.CONV | Operator.DEPTHWISE_CONV:
             layer = IntegerConv2d(spec) if integer else FloatConv2d(spec)
         case Operator.LINEAR:
-            layer = IntegerLinear(spec) if integer else FloatLinear(spec)
+            if weight_only:
+                layer = WeightOnlyLinear(spec)
+            else:
+                layer = IntegerLinear(spec) if integer else FloatLinear(spec)
         case Operator.SQUEEZE_EXCITE:
             layer = SqueezeExcite(spec)
         case Operator.GLOBAL_POOL:
             layer = GlobalPool()
-    if quantized:
+    if spec.precision.activation is not None:
         layer.register_input()
     return layer

@@ -15,7 +15,8 @@ from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 from supernet.fake_quantizer import FakeQuantizer
-from supernet.folding import fold_float, fold_integer
+from supernet.folding import fold_float, fold_integer, fold_weight_only
+from supernet.packing import pack_codes
 
 _OBSERVED_ELEMENTS = 32768
 
@@ -80,11 +81,16 @@ class ElasticLayer(nn.Module):
 
     @abstractmethod
     def export_weights(self) -> dict[str, Tensor]:
-        """Detached copies of the active tensors, named as in `spaces.cost.tensor_layout`."""
+        """Detached copies of the active tensors, named as in `spaces.cost.tensor_layout`; integers
+        are not packed yet."""
 
     def export(self) -> dict[str, Tensor]:
-        """`export_weights` and, for a quantised input, `input_scale` and `input_zero_point`."""
+        """The tensors of `spaces.cost.tensor_layout`: `export_weights`, integers of fewer than 8
+        bits packed, and for a quantised input `input_scale` and `input_zero_point`."""
         tensors = self.export_weights()
+        weight = self.spec.precision.weight
+        if weight is not None and weight.bits < 8:
+            tensors["weight"] = pack_codes(tensors["weight"], weight.bits)
         scheme = self.spec.precision.activation
         if scheme is not None:
             one = self.input_quantizer.export_int(torch.zeros(1), scheme)
@@ -153,8 +159,11 @@ class ElasticLinearLayer(ElasticLayer):
     def export_weights(self) -> dict[str, Tensor]:
         bias = self.linear.bias_view()
         one = torch.ones_like(bias)
-        if self.spec.precision.weight is None:
+        scheme = self.spec.precision.weight
+        if scheme is None:
             return fold_float(self.linear.weight_view(), one, bias)
+        if scheme.group_size is not None:
+            return fold_weight_only(self.linear.export_int(), scheme.group_size, one, bias)
         return fold_integer(self.linear.export_int(), self._input_scale(), one, bias)
 
 

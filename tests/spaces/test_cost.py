@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from spaces import W8A8, LayerSpec, Operator, cost, layer_cost, tensor_layout
-from spaces.quant_scheme import U8_ACTIVATION, LayerPrecision
+from spaces.quant_scheme import U8_ACTIVATION, LayerPrecision, precision
 
 
 def test_conv_cost_by_hand():
@@ -24,6 +26,37 @@ def test_integer_depthwise_layout_by_hand():
     }
     assert layer_cost(spec).bytes == 48 * 25 + 48 * 4 + 48 * 4 + 8
     assert layer_cost(spec).macs == 48 * 25 * 64
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_narrow_weights_are_packed_and_cost_what_int8_costs_otherwise(bits):
+    spec = LayerSpec("c", Operator.CONV, 5, 7, 8, 8, kernel=3, precision=precision(f"w{bits}a8"))
+    wide = LayerSpec("c", Operator.CONV, 5, 7, 8, 8, kernel=3, precision=W8A8)
+    packed = -(-bits * 5 * 7 * 9 // 8)
+    assert tensor_layout(spec)["c.weight"] == ("uint8", (packed,))
+    narrow, full = layer_cost(spec), layer_cost(wide)
+    assert (narrow.macs, narrow.params) == (full.macs, full.params)
+    assert full.bytes - narrow.bytes == 5 * 7 * 9 - packed
+
+
+def test_weight_only_layout_by_hand():
+    spec = LayerSpec("l", Operator.LINEAR, 200, 10, precision=precision("w4a32g64"))
+    assert tensor_layout(spec) == {
+        "l.weight": ("uint8", (1000,)),
+        "l.bias": ("float32", (10,)),
+        "l.scale": ("float32", (10, 4)),
+    }
+    assert layer_cost(spec).macs == 2000
+    assert layer_cost(spec).params == 2010
+
+
+@pytest.mark.parametrize("name", ["w4a8", "w4a32g32", "w4a32g128"])
+def test_a_4_bit_layer_is_its_bits_and_scales(name):
+    found = precision(name)
+    spec = LayerSpec("l", Operator.LINEAR, 1024, 256, precision=found)
+    scales = 256 * 1024 // (found.weight.group_size or 1024) * 4
+    ideal = 1024 * 256 * 4 / 8 + scales
+    assert ideal <= layer_cost(spec).bytes <= 1.02 * ideal
 
 
 def test_squeeze_excite_runs_once_per_image():

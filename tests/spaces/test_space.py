@@ -11,6 +11,7 @@ from spaces import (
     UnknownNameError,
     cost,
     get_space,
+    precision,
 )
 from spaces.errors import ConfigError
 from spaces.population import sample
@@ -76,6 +77,19 @@ def test_restrict_removes_what_a_device_does_not_execute(space):
     assert all(d.choices == (0,) for d in without_se.dimensions if d.name.endswith(".se"))
     assert space.unsupported(capabilities("fp32", "w8a8")) == {}
     assert space.unsupported(capabilities("fp32"))["head.w_bits"] == (8,)
+    # Weight-only precisions say nothing about 8 weight bits on a quantised input.
+    assert space.unsupported(capabilities("fp32", "w8a32g64"))["head.w_bits"] == (8,)
+
+
+def test_narrow_weights_are_choices_like_any_other(space):
+    settings = space.to_json()["settings"] | {"schemes": ["fp32", "w3a8", "w4a8", "w8a8"]}
+    wide = SearchSpace.from_json({**space.to_json(), "settings": settings, "choices": None})
+    assert wide.dimensions[wide.position("head.w_bits")].choices == (3, 4, 8, 32)
+    left = wide.restrict(capabilities("fp32", "w4a8"))
+    assert left.dimensions[left.position("head.w_bits")].choices == (4, 32)
+    config = left.config({**left.max_config(), "head.w_bits": 4})
+    head = next(spec for spec in left.layer_specs(config) if spec.site == "head")
+    assert head.precision == precision("w4a8")
 
 
 @pytest.mark.parametrize("missing", sorted(set(Operator) - {Operator.SQUEEZE_EXCITE}))

@@ -230,3 +230,34 @@ _DOTS: dict[str, type[Vpdpbusd] | type[WidenedDot] | type[Sdot]] = {
 def integer_dot(isa: Isa) -> IntegerDot:
     """The exact integer dot product of an instruction set."""
     return _DOTS[isa.int8_dot]()
+
+
+def multiply_bits(values: Any, matrix: Any, lanes: int) -> Any:
+    """GFNI's vgf2p8affineqb: every byte, a vector of 8 bits, times one 8 x 8 matrix of bits.
+
+    Args:
+        values: int8 vector of `lanes`.
+        matrix: int64 scalar; byte 7 - i selects the bits whose parity is bit i of the result.
+        lanes: 16, 32 or 64.
+    """
+    rows = tirx.reinterpret(f"int8x{lanes}", tirx.Broadcast(matrix, lanes // 8))
+    name = f"llvm.x86.vgf2p8affineqb.{8 * lanes}"
+    return _intrinsic(f"int8x{lanes}", name, values, rows, tirx.const(0, "int8"))
+
+
+def look_up(table: Sequence[float], indices: Any) -> Any:
+    """AVX-512: 16 entries of a table of 16, by the lowest 4 bits of each index.
+
+    Args:
+        table: 16 numbers.
+        indices: int32 vector of 16.
+    """
+    entries = tirx.Shuffle([tirx.const(entry, "float32") for entry in table], list(range(16)))
+    return _intrinsic("float32x16", "llvm.x86.avx512.permvar.sf.512", entries, indices)
+
+
+def prefetch(buffer: Any, index: Sequence[Any]) -> Any:
+    """A statement that fetches the cache line of an element; it may lie behind the buffer."""
+    address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, list(index)))
+    read, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))

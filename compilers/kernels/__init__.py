@@ -11,6 +11,7 @@ from compilers.kernels.pool import AvgPool, MaxPool
 from compilers.kernels.rows import Concat, Copy, Embedding
 from compilers.kernels.softmax import Softmax
 from compilers.kernels.squeeze_excite import GlobalPool, SqueezeExcite
+from compilers.kernels.weight_only import WeightOnlyGemm
 
 __all__ = [
     "Attention",
@@ -30,4 +31,5 @@ __all__ = [
     "Softmax",
     "SqueezeExcite",
     "Unary",
+    "WeightOnlyGemm",
 ]

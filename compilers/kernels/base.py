@@ -60,7 +60,8 @@ class LayerParams:
             `[O, I]` for `Gemm`), depthwise `[C, 1, k, k]`, squeeze-and-excite reduce `[D, C]`.
             None for kernels without weights.
         bias: `[O]`, float32, or int32 in units of `scale` when the kernel's input is uint8.
-        scale: `[O]` float32, only for integer kernels: `y = (accumulator + bias) * scale`.
+        scale: float32; `[O]` for integer kernels, `y = (accumulator + bias) * scale`, and
+            `[O, groups of inputs]` for weight-only ones.
         input: quantisation of a uint8 input.
         residual: quantisation of a uint8 residual.
         output: quantisation of a uint8 output.

@@ -12,6 +12,7 @@ from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
 from compilers.kernels.gemm import matrix_constants
+from compilers.kernels.nibbles import check_weight_bits
 from compilers.kernels.packing import checked, pad_channels
 from compilers.kernels.tiling import out_size
 from compilers.kernels.winograd import WinogradCode, saves_products, transform_weight
@@ -40,6 +41,7 @@ class Conv(Kernel):
         stride: step of the window, pixels.
         input_layout: `nhwc` ([H * W, C]) or `nchw` ([1, C, H, W] float32, a network's input).
         combine: whether the residual is added or multiplied.
+        weight_bits: width in which integer weights are held, 8 or 4.
         activation_last: whether the activation follows the residual.
         padding: zeros on each side of the image, pixels, at most half a window. None, which an
             explicit `kernel // 2` becomes, stands for that.
@@ -61,8 +63,10 @@ class Conv(Kernel):
     combine: Combine = "add"
     activation_last: bool = False
     padding: int | None = None
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_weight_bits(self.weight_bits, self.input_dtype)
         check_choice("input layout", self.input_layout, ("nchw", "nhwc"))
         channels = (self.in_channels, self.out_channels)
         sizes = (self.height, self.width, *channels, self.kernel, self.stride)
@@ -151,7 +155,8 @@ class Conv(Kernel):
             lanes = isa.vector_lanes
             packed = transform_weight(weight, lanes)
             return packed, pad_channels(bias, lanes), *self.epilogue.scalars(params)
-        return matrix_constants(isa, self.epilogue, weight, (self.out_channels, depth), params)
+        matrix = (self.out_channels, depth)
+        return matrix_constants(isa, self.epilogue, weight, matrix, params, self.weight_bits)
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""

@@ -44,14 +44,18 @@ class ConvCode(ABC):
         if kernel.residual is not None:
             residual = em.argument("residual", kernel.output_shape, kernel.residual)
         depth = kernel.kernel**2 * kernel.in_channels
-        self.operands = Operands(em, len(blocks), depth, isa.vector_lanes, self.dot)
+        self.operands = Operands(
+            em, len(blocks), depth, isa.vector_lanes, self.dot, kernel.weight_bits
+        )
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
         self.prepare()
 
         cost = self.dot.instructions if self.dot else 1.0
-        tile = matrix_tile(kernel.out_width, len(blocks), isa.vector_registers, cost)
+        weights = self.operands.weight
+        registers = isa.vector_registers - weights.registers
+        tile = matrix_tile(kernel.out_width, len(blocks), registers, cost, weights.cost)
         columns = self.columns(tile.rows)
         groups = block_runs(blocks, tile.vectors)
         group_counts = [run.count for run in groups]
@@ -222,7 +226,7 @@ class BorderedCode(ConvCode):
 
                 tile.step((plane * kernel.kernel + kh) * steps + s, activation)
 
-            em.loop(steps, step)
+            operands.weight.turns(steps, step)
 
         first, count = taps
         planes = kernel.in_channels if planar else 1

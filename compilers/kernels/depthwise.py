@@ -12,6 +12,7 @@ from compilers.intrinsics import WidenedDot, integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.depthwise_code import PIXELS, FloatCode, InterleavedCode, PairedCode
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
+from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import checked, integer_bias
 from compilers.kernels.tiling import out_size
 from spaces.layer_spec import Activation
@@ -36,6 +37,7 @@ class Depthwise(Kernel):
         channels: a multiple of 8.
         kernel: side of the window, odd.
         stride: 1 or 2.
+        weight_bits: width in which integer weights are held, 8 or 4.
     """
 
     kind: ClassVar[str] = "depthwise"
@@ -48,8 +50,10 @@ class Depthwise(Kernel):
     input_dtype: DType = "float32"
     activation: Activation = Activation.NONE
     output_dtype: DType = "float32"
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_weight_bits(self.weight_bits, self.input_dtype)
         if min(self.height, self.width) < 1:
             raise KernelError(f"depthwise image of {self.height} x {self.width}: must be >= 1")
         if self.channels < 8 or self.channels % 8:
@@ -106,7 +110,7 @@ class Depthwise(Kernel):
             packed: NDArray[Any] = _pack_interleaved(windows, self.lanes(isa))
         else:
             packed = _pack_pairs(windows)
-        return packed, start, scale, *tail.scalars(params)
+        return held_weight(packed, self.weight_bits), start, scale, *tail.scalars(params)
 
     def lanes(self, isa: Isa) -> int:
         """Vector length: the registers', or 8 when there are only 8 channels."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from compilers.intrinsics import WidenedDot, integer_dot, interleave_pixels
+from compilers.intrinsics import IntegerDot, WidenedDot, integer_dot, interleave_pixels
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -19,6 +19,7 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell, EpilogueCode
+from compilers.kernels.nibbles import WeightArgument
 from compilers.kernels.tiling import ColumnRun, column_runs, even_parts, row_runs, thread_chunks
 from compilers.kernels.window import copy_inside, fill_border, window_rows
 
@@ -54,11 +55,11 @@ class DepthwiseCode:
         self.blocks = -(-kernel.channels // self.lanes)
 
     def arguments(
-        self, weight_shape: tuple[int, ...], weight_dtype: str, start_dtype: str = "float32"
+        self, weight_shape: tuple[int, ...], dot: IntegerDot | None, start_dtype: str = "float32"
     ) -> None:
         kernel, em = self.kernel, self.em
         self.x = em.argument("x", kernel.input_shape, kernel.input_dtype)
-        self.weight = em.argument("weight", weight_shape, weight_dtype)
+        self.weight = WeightArgument(em, weight_shape, dot, kernel.weight_bits)
         self.start = em.argument("start", (kernel.channels,), start_dtype)
         self.tail = EpilogueCode(em, kernel.epilogue, kernel.channels, self.isa.vector_lanes)
         self.out = em.argument("out", kernel.output_shape, kernel.output_dtype)
@@ -128,7 +129,7 @@ class FloatCode(DepthwiseCode):
 
     def build(self) -> Any:
         kernel = self.kernel
-        self.arguments((kernel.kernel**2, kernel.channels), "float32")
+        self.arguments((kernel.kernel**2, kernel.channels), None)
 
         def body(first: Index, count: int) -> None:
             self.each_block(lambda _, channel: self.rows(first, count, channel))
@@ -168,7 +169,7 @@ class FloatCode(DepthwiseCode):
 
         def window_row(kh: Index) -> None:
             first = (oh * stride - k // 2 + kh) * kernel.width
-            weights = [em.let(load(self.weight, [kh * k + kw, channel], lanes)) for kw in range(k)]
+            weights = [self.weight.load([kh * k + kw, channel], lanes) for kw in range(k)]
             for dx in range((run.width - 1) * stride + k):
                 column = ow * stride - k // 2 + dx
                 reached = [(t, dx - t * stride) for t in range(run.width)]
@@ -199,7 +200,7 @@ class PairedCode(DepthwiseCode):
         k, border = kernel.kernel, kernel.kernel // 2
         self.groups = -(-k // WidenedDot.group)
         shape = (k, self.groups, kernel.channels * WidenedDot.group)
-        self.arguments(shape, WidenedDot.weight_dtype, "int32")
+        self.arguments(shape, WidenedDot(), "int32")
         self.full_width = kernel.width + 2 * border
         pixels = (kernel.height + 2 * border) * self.full_width
         size = (kernel.height, kernel.width)
@@ -261,7 +262,7 @@ class PairedCode(DepthwiseCode):
         def window_row(kh: Index) -> None:
             first = (oh * stride + kh) * self.full_width + ow * stride
             weights = [
-                em.let(load(self.weight, [kh, g, channel * group], lanes * group))
+                self.weight.load([kh, g, channel * group], lanes * group)
                 for g in range(self.groups)
             ]
             for dx in range((width - 1) * stride + kernel.kernel):
@@ -291,7 +292,7 @@ class InterleavedCode(DepthwiseCode):
         kernel, em, lanes, dot = self.kernel, self.em, self.lanes, integer_dot(self.isa)
         k = kernel.kernel
         self.groups = -(-k // PIXELS)
-        self.arguments((self.blocks, k, self.groups, lanes * PIXELS), dot.weight_dtype, "int32")
+        self.arguments((self.blocks, k, self.groups, lanes * PIXELS), dot, "int32")
         border = k // 2
         self.full_width = kernel.width + 2 * border
         # The last operand of a row reaches beyond the window: those taps are zero.
@@ -343,10 +344,9 @@ class InterleavedCode(DepthwiseCode):
             for total in line:
                 em.store(total, [0], load(self.start, [channel], lanes), lanes)
         weights = [
-            [em.let(load(self.weight, [block, kh, g, 0], lanes * PIXELS))
-             for g in range(self.groups)]
+            [self.weight.load([block, kh, g, 0], lanes * PIXELS) for g in range(self.groups)]
             for kh in range(k)
-        ]  # fmt: skip
+        ]
         for dy in range((height - 1) * stride + k):
             reached = [(r, dy - r * stride) for r in range(height)]
             reached = [(r, kh) for r, kh in reached if 0 <= kh < k]

@@ -13,6 +13,7 @@ from compilers.intrinsics import IntegerDot, integer_dot
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.emitter import Emitter, Expr, Index, load
 from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
+from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -50,6 +51,7 @@ class Gemm(Kernel):
         m: pixels (rows); 1 for a linear layer at batch 1.
         k: input channels; a multiple of 4 when the input is uint8.
         n: output channels; a multiple of 8 when there is a residual.
+        weight_bits: width in which integer weights are held, 8 or 4.
     """
 
     kind: ClassVar[str] = "gemm"
@@ -63,8 +65,10 @@ class Gemm(Kernel):
     output_dtype: DType = "float32"
     combine: Combine = "add"
     activation_last: bool = False
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_weight_bits(self.weight_bits, self.input_dtype)
         if min(self.m, self.k, self.n) < 1:
             raise KernelError(f"gemm of {self.m} x {self.k} x {self.n}: every size must be >= 1")
         if self.input_dtype == "uint8" and self.k % 4:
@@ -100,7 +104,8 @@ class Gemm(Kernel):
         weight = params.weight
         if weight is not None and weight.ndim == 4:
             weight = weight.reshape(weight.shape[:2])
-        return matrix_constants(isa, self.epilogue, weight, (self.n, self.k), params)
+        shape = (self.n, self.k)
+        return matrix_constants(isa, self.epilogue, weight, shape, params, self.weight_bits)
 
     def prim_func(self, isa: Isa) -> tirx.PrimFunc:
         """See `Kernel.prim_func`."""
@@ -113,6 +118,7 @@ def matrix_constants(
     weight: NDArray[Any] | None,
     shape: tuple[int, int],
     params: LayerParams,
+    weight_bits: int = 8,
 ) -> tuple[NDArray[Any], ...]:
     """Packed weight [blocks, K / group, lanes * group], start, [scale,] scalars.
 
@@ -122,6 +128,7 @@ def matrix_constants(
         weight: [N, K], the reduction's order as the kernel walks it.
         shape: the (N, K) that the kernel expects.
         params: bias, scale and quantisation parameters.
+        weight_bits: width in which integer weights are held.
     """
     n, _ = shape
     lanes = isa.vector_lanes
@@ -139,7 +146,7 @@ def matrix_constants(
     start = integer_bias(matrix, checked("bias", params.bias, (n,), np.int32), zero_point)
     scale = checked("scale", params.scale, (n,), np.float32) * fold
     return (
-        pack_integer_matrix(matrix, lanes, dot),
+        held_weight(pack_integer_matrix(matrix, lanes, dot), weight_bits),
         pad_channels(start, lanes),
         pad_channels(scale, lanes),
         *epilogue.scalars(params),
@@ -163,12 +170,15 @@ class _GemmCode:
         residual = None
         if kernel.residual is not None:
             residual = em.argument("residual", (kernel.m, kernel.n), kernel.residual)
-        self.operands = Operands(em, len(blocks), kernel.k, isa.vector_lanes, self.dot)
+        self.operands = Operands(
+            em, len(blocks), kernel.k, isa.vector_lanes, self.dot, kernel.weight_bits
+        )
         channels = len(blocks) * isa.vector_lanes
         self.tail = EpilogueCode(em, kernel.epilogue, channels, isa.vector_lanes, residual)
         self.out = em.argument("out", (kernel.m, kernel.n), kernel.output_dtype)
         cost = self.dot.instructions if self.dot else 1.0
-        size = matrix_tile(kernel.m, len(blocks), isa.vector_registers, cost)
+        registers = isa.vector_registers - self.operands.weight.registers
+        size = matrix_tile(kernel.m, len(blocks), registers, cost, self.operands.weight.cost)
         rows = row_runs(kernel.m, size.rows)
         columns = block_runs(blocks, size.vectors)
         row_counts = [tiles for _, tiles, _ in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import lcm
 
 from compilers.intrinsics import IntegerDot
 from compilers.kernels.emitter import (
@@ -16,6 +17,7 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell
+from compilers.kernels.nibbles import WeightArgument
 from compilers.kernels.tiling import MIN_CHAINS, Block
 
 
@@ -36,6 +38,7 @@ class Operands:
         depth: int,
         vector_lanes: int,
         dot: IntegerDot | None,
+        weight_bits: int = 8,
     ) -> None:
         self.em = em
         self.dot = dot
@@ -43,7 +46,7 @@ class Operands:
         self.group = dot.group if dot else 1
         self.accumulator_dtype = "int32" if dot else "float32"
         shape = (blocks, depth // self.group, vector_lanes * self.group)
-        self.weight = em.argument("weight", shape, dot.weight_dtype if dot else "float32")
+        self.weight = WeightArgument(em, shape, dot, weight_bits)
         self.start = em.argument("start", (blocks * vector_lanes,), self.accumulator_dtype)
 
     def activation(self, source: Buffer, index: Sequence[Index]) -> Expr:
@@ -110,7 +113,7 @@ class RegisterTile:
         """
         operands, em = self.operands, self.operands.em
         weights = [
-            em.let(load(operands.weight, [b.index + self.shift, k, 0], b.lanes * operands.group))
+            operands.weight.load([b.index + self.shift, k, 0], b.lanes * operands.group)
             for b in self.blocks
         ]
         for row, line in enumerate(self.sums[chain]):
@@ -132,12 +135,15 @@ class RegisterTile:
         def once(k: Index, chain: int) -> None:
             self.step(k, lambda row: activations(row, k), chain)
 
-        def turn(k: Index) -> None:
-            for chain in range(self.chains):
-                once(k * self.chains + chain, chain)
+        # Rows that share their bytes are taken in one turn.
+        length = lcm(self.chains, self.operands.weight.rows_per_byte)
 
-        self.operands.em.loop(steps // self.chains, turn)
-        for k in range(steps // self.chains * self.chains, steps):
+        def turn(k: Index) -> None:
+            for i in range(length):
+                once(k * length + i, i % self.chains)
+
+        self.operands.em.loop(steps // length, turn)
+        for k in range(steps // length * length, steps):
             once(k, k % self.chains)
 
     def cells(self, pixel: Callable[[int], Index]) -> list[Cell]:

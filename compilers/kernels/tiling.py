@@ -98,7 +98,9 @@ def row_runs(total: int, size: int) -> list[tuple[int, int, int]]:
 
 
 @cache
-def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1.0) -> Tile:
+def matrix_tile(
+    rows: int, blocks: int, registers: int, multiply_cost: float = 1.0, weight_cost: float = 0.0
+) -> Tile:
     """The register tile of a [rows, K] x [K, blocks * lanes] product.
 
     Args:
@@ -106,11 +108,12 @@ def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1
         blocks: vectors of output channels.
         registers: vector registers of the instruction set.
         multiply_cost: vector instructions per multiply-add (2 for vpmaddwd and vpaddd).
+        weight_cost: vector instructions that make a vector of weights after its load.
     """
 
     def step(m: int, n: int) -> float:
         """Cycles of one reduction step of an m x n tile."""
-        arithmetic = m * n * multiply_cost / 2
+        arithmetic = (m * n * multiply_cost + n * weight_cost) / 2
         loads = (m + n) / 2
         issue = (m * n * multiply_cost + m + n + 3) / 6
         latency = 4.0

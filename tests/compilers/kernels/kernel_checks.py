@@ -40,6 +40,7 @@ from compilers.kernels import (
     MaxPool,
     Quantize,
     SqueezeExcite,
+    WeightOnlyGemm,
 )
 from compilers.kernels.base import Kernel, LayerParams, QParams
 from compilers.targets import ISAS, Isa
@@ -163,7 +164,8 @@ def layer_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator, unit: 
     residual_dtype = getattr(kernel, "residual", None)
     residual = draw(rng, kernel.output_shape, residual_dtype) if residual_dtype else None
     if integer:
-        weight = rng.integers(-127, 128, shape).astype(np.int8)
+        largest = 7 if kernel.weight_bits == 4 else 127
+        weight = rng.integers(-largest, largest + 1, shape).astype(np.int8)
         bias = rng.integers(-20000, 20000, shape[0]).astype(np.int32)
         scale = (rng.uniform(0.5, 1.5, shape[0]) / (5000 * depth**0.5)).astype(np.float32)
         if unit:
@@ -208,6 +210,56 @@ def large_bias_case(kernel: Gemm | Conv | Depthwise, rng: np.random.Generator) -
     sums = case.expected - case.params.bias + bias
     # Exact sums, rounded once: by the conversion of the output.
     return replace(case, params=replace(case.params, bias=bias), expected=sums.astype(np.float32))
+
+
+def weight_only_case(kernel: WeightOnlyGemm, rng: np.random.Generator) -> Case:
+    half = 1 << (kernel.bits - 1)
+    x = draw(rng, kernel.input_shape, "float32")
+    weight = rng.integers(-half, half, (kernel.n, kernel.k)).astype(np.int8)
+    scale = rng.uniform(0.5, 1.5, (kernel.n, kernel.groups)) / half / kernel.k**0.5
+    scale = scale.astype(np.float32)
+    bias = rng.standard_normal(kernel.n).astype(np.float32)
+    spread = np.repeat(scale.astype(np.float64), kernel.group, axis=1)[:, : kernel.k]
+    value = activate(x.astype(np.float64) @ (weight * spread).T + bias, kernel.activation)
+    residual = None
+    if kernel.residual is not None:
+        residual = draw(rng, kernel.output_shape, kernel.residual)
+        value = value + real(residual, RESIDUAL)
+    params = LayerParams(
+        weight,
+        bias,
+        scale,
+        residual=RESIDUAL if kernel.residual == "uint8" else None,
+        output=OUTPUT if kernel.output_dtype == "uint8" else None,
+    )
+    return Case(kernel, x, residual, params, stored(value, kernel.output_dtype))
+
+
+def low_bit_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Weights of 4 bits in integer kernels, odd numbers of steps included; weight-only kernels."""
+    for kernel in (
+        Gemm(13, 20, 40, "uint8", weight_bits=4),
+        Gemm(1, 64, 10, "uint8", weight_bits=4),
+        Gemm(7, 260, 24, "uint8", weight_bits=4),
+        Conv(5, 6, 12, 24, 3, 1, "nhwc", "uint8", weight_bits=4),
+        Conv(6, 6, 8, 10, 3, 2, "nhwc", "uint8", weight_bits=4),
+        Depthwise(9, 8, 24, 5, 1, "uint8", weight_bits=4),
+        Depthwise(9, 8, 40, 3, 2, "uint8", weight_bits=4),
+        Depthwise(9, 8, 8, 7, 2, "uint8", weight_bits=4),
+    ):
+        yield layer_case(kernel, rng, unit=True)
+    fused = Gemm(13, 20, 40, "uint8", HARDSWISH, "uint8", "uint8", weight_bits=4)
+    yield layer_case(fused, rng, unit=False)
+    for weight_only in (
+        WeightOnlyGemm(1, 200, 90, 4, 64),
+        WeightOnlyGemm(1, 200, 90, 8, 128),
+        WeightOnlyGemm(3, 5, 3, 4, 32),
+        WeightOnlyGemm(1, 7, 9, 8, 32),
+        WeightOnlyGemm(5, 77, 40, 4, 32, RELU, "uint8", "uint8"),
+        WeightOnlyGemm(14, 96, 24, 4, 128, HARDSWISH, "float32"),
+        WeightOnlyGemm(14, 96, 24, 8, 64),
+    ):
+        yield weight_only_case(weight_only, rng)
 
 
 def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
@@ -407,6 +459,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     for rows, channels in ((37, 24), (1, 10), (3, 5), (2, 9), (4, 11)):
         yield other_case(Quantize(rows, channels), rng)
         yield other_case(Dequantize(rows, channels), rng)
+    yield from low_bit_cases(rng)
 
 
 def run(case: Case, isa: Isa) -> tuple[np.ndarray, list[str]]:

@@ -18,6 +18,7 @@ from compilers.kernels import (
     MaxPool,
     Quantize,
     SqueezeExcite,
+    WeightOnlyGemm,
 )
 from compilers.kernels.base import LayerParams, QParams
 from compilers.targets import ISAS
@@ -45,6 +46,12 @@ def test_symbols_are_identifiers_unique_per_kernel_and_isa() -> None:
         AvgPool(6, 6, 16, 3, 1, dtype="uint8"),
         Quantize(36, 16),
         Dequantize(36, 16),
+        Gemm(36, 16, 24, "uint8", weight_bits=4),
+        Conv(6, 6, 16, 24, 3, 1, "nhwc", "uint8", weight_bits=4),
+        Depthwise(6, 6, 16, 3, 1, "uint8", weight_bits=4),
+        WeightOnlyGemm(1, 64, 24, 4, 32),
+        WeightOnlyGemm(1, 64, 24, 4, 64),
+        WeightOnlyGemm(1, 64, 24, 8, 64),
     ]
     symbols = [kernel.symbol(isa) for kernel in kernels for isa in ISAS.values()]
     assert len(set(symbols)) == len(kernels) * len(ISAS)
@@ -84,6 +91,12 @@ def test_equal_descriptions_are_one_kernel() -> None:
         (lambda: Gemm(4, 8, 10, residual="float32"), "10 channels"),
         (lambda: Gemm(0, 8, 8), "0 x 8 x 8"),
         (lambda: Gemm(4, 8, 8, "int8"), "'int8'"),
+        (lambda: Gemm(4, 8, 8, "uint8", weight_bits=3), "weight_bits 3 .*allowed: 4, 8"),
+        (lambda: Gemm(4, 8, 8, weight_bits=4), "weight_bits 4 with a float32 input; allowed: 8"),
+        (lambda: WeightOnlyGemm(1, 64, 8, 5, 64), "bits of 5; allowed: 4, 8"),
+        (lambda: WeightOnlyGemm(1, 64, 8, 4, 48), "groups of 48; allowed: 32, 64, 128"),
+        (lambda: WeightOnlyGemm(1, 0, 8, 4, 32), "every size must be >= 1"),
+        (lambda: WeightOnlyGemm(1, 64, 9, 4, 32, residual="uint8"), "multiple of 8"),
         (lambda: Gemm(4, 8, 8, activation="tanh"), "'tanh'"),
         (lambda: Gemm(4, 8, 8, combine="multiply"), "no"),
         (lambda: Gemm(4, 8, 8, residual="float32", combine="max"), "'max'"),

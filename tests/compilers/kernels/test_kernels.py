@@ -24,7 +24,7 @@ CHECKS = Path(__file__).parent / "kernel_checks.py"
 ASSEMBLY = """
 import json, sys
 from compilers.kernel_library import compile_kernel
-from compilers.kernels import Conv, Depthwise, Gemm
+from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
 from compilers.targets import ISAS
 isa = ISAS[sys.argv[1]]
 kernels = [
@@ -34,6 +34,12 @@ kernels = [
     *(Depthwise(12, 12, channels, kernel, stride, dtype, "relu", dtype)
       for channels, kernel, stride in ((96, 3, 1), (40, 5, 2), (8, 7, 1))
       for dtype in ("float32", "uint8")),
+]
+kernels += [
+    Gemm(36, 64, 96, "uint8", "relu", None, "uint8", weight_bits=4),
+    Conv(6, 6, 16, 48, 3, 1, "nhwc", "uint8", "relu", None, "uint8", weight_bits=4),
+    Depthwise(12, 12, 96, 3, 1, "uint8", "relu", "uint8", weight_bits=4),
+    *(WeightOnlyGemm(m, 128, 96, bits, 64) for m in (1, 14) for bits in (4, 8)),
 ]
 codes = {str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}
 two = isa.with_threads(2)
@@ -142,6 +148,11 @@ def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
             assert multiply_adds, kernel
             assert dots == [], kernel
         assert "vpmaddubsw" not in instructions
+        if "weight_bits=4" in kernel and isa == "avx512_vnni":
+            assert "vgf2p8affineqb" in instructions, kernel
+        if kernel.startswith("WeightOnlyGemm") and "bits=4" in kernel:
+            looked_up = {"vpermps", "vpermd"} & set(instructions)
+            assert bool(looked_up) == isa.startswith("avx512"), kernel
         if "channels=8," not in kernel:
             assert ("zmm" in code) == isa.startswith("avx512"), kernel
         # Workspace calls mean accumulators in memory, and an allocation in every iteration where

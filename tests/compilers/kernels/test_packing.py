@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compilers.errors import KernelError
+from compilers.kernels.nibbles import held_weight, pack_nibbles
 from compilers.kernels.packing import integer_bias, pack_matrix, pad_channels
 
 
@@ -31,3 +32,17 @@ def test_integer_bias_holds_the_zero_point() -> None:
     assert start.tolist() == [10 + 200, 20 - 200 * 254]
     with pytest.raises(KernelError, match="32 bits"):
         integer_bias(weight, np.array([0, -(2**31)], np.int32), 200)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 16), (2, 64), (1, 8)])
+def test_two_rows_of_nibbles_share_their_bytes(shape: tuple[int, ...]) -> None:
+    weight = np.random.default_rng(0).integers(-8, 8, shape).astype(np.int8)
+    rows = weight.reshape(-1, shape[-1])
+    packed = pack_nibbles(weight)
+    assert packed.shape == (-(-len(rows) // 2), shape[-1])
+    for i, row in enumerate(rows):
+        half = packed[i // 2] >> 4 if i % 2 else (packed[i // 2] << 4).view(np.int8) >> 4
+        assert np.array_equal(half, row)
+    assert held_weight(weight, 8) is weight
+    with pytest.raises(KernelError, match="do not fit 4 bits"):
+        pack_nibbles(weight + np.int8(8))

@@ -25,13 +25,16 @@ from compilers.kernels import (
     Norm,
     Softmax,
     Unary,
+    WeightOnlyGemm,
 )
 from compilers.kernels.base import DType, Kernel, LayerParams
 from compilers.kernels.epilogue import Combine
+from compilers.kernels.nibbles import held_bits
 from spaces.layer_spec import Activation
 
-LAYERS = (OpKind.CONV, OpKind.LINEAR, OpKind.QCONV, OpKind.QLINEAR)
 INTEGER = (OpKind.QCONV, OpKind.QLINEAR)
+QUANTISED = (*INTEGER, OpKind.WEIGHT_ONLY_LINEAR)
+LAYERS = (OpKind.CONV, OpKind.LINEAR, *QUANTISED)
 NORMS = (OpKind.LAYER_NORM, OpKind.RMS_NORM)
 ACTIVATIONS = {
     OpKind.RELU: Activation.RELU,
@@ -127,8 +130,12 @@ def layer_kernel(
     """
     op, weight = group.anchor, group.anchor.params["weight"]
     tail = (group.activation, residual, output, group.combine, group.activation_last)
+    bits = held_bits(op.attributes.get("weight_bits", 8))
+    if op.kind is OpKind.WEIGHT_ONLY_LINEAR:
+        group_size = op.attributes["group_size"]
+        return WeightOnlyGemm(source[0], source[1], len(weight), bits, group_size, *tail)
     if weight.ndim == 2:
-        return Gemm(source[0], source[1], len(weight), dtype, *tail)
+        return Gemm(source[0], source[1], len(weight), dtype, *tail, weight_bits=bits)
     window = weight.shape[2]
     if weight.shape[3] != window:
         raise fail(op, f"a {weight.shape[2:]} convolution")
@@ -139,13 +146,14 @@ def layer_kernel(
         if op.padding != window // 2:
             raise fail(op, f"a depthwise {weight.shape[2:]} convolution padded by {op.padding}")
         return Depthwise(
-            height, width, channels, window, op.stride, dtype, group.activation, output
-        )
+            height, width, channels, window, op.stride, dtype, group.activation, output,
+            weight_bits=bits,
+        )  # fmt: skip
     if op.groups != 1:
         raise fail(op, f"a convolution of {op.groups} groups over {channels} channels")
     layout: Literal["nchw", "nhwc"] = "nchw" if nchw else "nhwc"
     shape = (height, width, channels, len(weight), window, op.stride)
-    return Conv(*shape, layout, dtype, *tail, op.padding)
+    return Conv(*shape, layout, dtype, *tail, op.padding, weight_bits=bits)
 
 
 def other_kernel(

@@ -38,7 +38,12 @@ _QUANTISED = {
         OpKind.QLINEAR,
         {"input_zero_point": "zero_point", "weight": "weight", "bias": "bias", "scale": "scale"},
     ),
+    "weight_only_linear.default": (
+        OpKind.WEIGHT_ONLY_LINEAR,
+        {"weight": "weight", "bias": "bias", "scale": "scale"},
+    ),
 }
+_NUMBERS = ("stride", "padding", "groups", "weight_bits", "group_size")
 _ADDITIONS = ("add.Tensor", "add_.Tensor", "sub.Tensor")
 _PRODUCTS = ("mul.Tensor", "mul_.Tensor", "div.Tensor")
 
@@ -71,9 +76,9 @@ def _weights(at: Lifter, given: dict[str, Any]) -> dict[str, Any]:
 def quantised(at: Lifter, given: dict[str, Any]) -> Value:
     """An operator of `supernet.integer_ops`."""
     kind, roles = _QUANTISED[op_name(at.node)]
-    geometry = {key: given[key] for key in ("stride", "padding", "groups") if key in given}
+    numbers = {key: given[key] for key in _NUMBERS if key in given}
     params = {role: given[argument] for role, argument in roles.items()}
-    return at.emit(kind, [given["x"]], params, **geometry)
+    return at.emit(kind, [given["x"]], params, **numbers)
 
 
 def unary(at: Lifter, given: dict[str, Any]) -> Value:

@@ -20,6 +20,9 @@ from compilers.graph import Graph, Op, OpKind
 from spaces.files import atomic_write_bytes
 
 OPSET = 17
+GROUPS_OPSET = 21
+"""Since this version DequantizeLinear knows groups of inputs and int4."""
+
 IR_VERSION = 10
 EXACT_TOLERANCE = 1e-3
 """Largest difference of the logits of most inputs without optimisations."""
@@ -51,11 +54,12 @@ def onnx_model(graph: Graph) -> Any:
     x = helper.make_tensor_value_info(
         graph.input, TensorProto.FLOAT, [BATCH, *graph.input_shape[1:]]
     )
+    grouped = any(op.kind is OpKind.WEIGHT_ONLY_LINEAR for op in graph.ops)
     body = helper.make_graph(writer.nodes, "netcarve", [x], [output], writer.initializers)
     model = helper.make_model(
         body,
         producer_name="netcarve",
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", GROUPS_OPSET if grouped else OPSET)],
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)
@@ -167,6 +171,10 @@ class _Writer:
                 self._layer(op, [inputs[0], weight, bias])
             case OpKind.QCONV | OpKind.QLINEAR:
                 self._layer(op, self._integer_operands(op))
+            case OpKind.WEIGHT_ONLY_LINEAR:
+                weight = self._grouped_weight(op)
+                bias = self._constant(f"{op.name}.bias", op.params["bias"])
+                self._layer(op, [inputs[0], weight, bias])
             case OpKind.QUANTIZE:
                 self._node("QuantizeLinear", [inputs[0], *self._scalars(op)], op.name)
             case OpKind.DEQUANTIZE:
@@ -196,7 +204,7 @@ class _Writer:
             self._node("Flatten", [pooled], op.name)
 
     def _layer(self, op: Op, operands: list[str]) -> None:
-        if op.kind in (OpKind.LINEAR, OpKind.QLINEAR):
+        if op.kind in (OpKind.LINEAR, OpKind.QLINEAR, OpKind.WEIGHT_ONLY_LINEAR):
             self._node("Gemm", operands, op.name, transB=1)
         else:
             self._node(
@@ -234,6 +242,25 @@ class _Writer:
             self._dequantized(op, "weight", weight_scale),
             self._dequantized(op, "bias", op.params["scale"]),
         ]
+
+    def _grouped_weight(self, op: Op) -> str:
+        """The float32 weight of integers with one scale per group of inputs; int4 where it fits."""
+        from onnx import TensorProto, helper
+
+        name, weight = f"{op.name}.weight", op.params["weight"]
+        integers = self._constant(f"{name}.integers", weight)
+        if op.attributes["weight_bits"] == 4:
+            self.initializers[-1] = helper.make_tensor(
+                integers, TensorProto.INT4, weight.shape, weight.ravel()
+            )
+        scales = self._constant(f"{name}.scale", op.params["scale"])
+        return self._node(
+            "DequantizeLinear",
+            [integers, scales],
+            name,
+            axis=1,
+            block_size=op.attributes["group_size"],
+        )
 
     def _dequantized(self, op: Op, role: str, scale: NDArray[np.float32]) -> str:
         name = f"{op.name}.{role}"

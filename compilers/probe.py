@@ -8,6 +8,7 @@ must be exact; pooling and squeeze-and-excite may round to the neighbouring step
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,22 @@ from numpy.typing import NDArray
 from compilers.build import link
 from compilers.errors import MismatchError
 from compilers.kernel_library import KernelLibrary, compile_kernel
-from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
+from compilers.kernels import (
+    Conv,
+    Depthwise,
+    Dequantize,
+    Gemm,
+    GlobalPool,
+    Quantize,
+    SqueezeExcite,
+    WeightOnlyGemm,
+)
 from compilers.kernels.base import DType, Kernel, LayerParams, QParams
+from compilers.kernels.nibbles import held_bits
 from compilers.targets import Isa
+from spaces.capabilities import PROBED
 from spaces.layer_spec import Operator
+from spaces.quant_scheme import QuantScheme, precision
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]
@@ -53,7 +66,7 @@ def probe(operator: Operator, scheme: str, isa: Isa) -> None:
 
     Args:
         operator: The operator.
-        scheme: `fp32` or `w8a8`.
+        scheme: name of a precision.
         isa: Instruction set to compile for.
 
     Raises:
@@ -71,12 +84,18 @@ def _run(trial: Trial, isa: Isa) -> Array:
     import tvm
 
     kernel = trial.kernel
-    function = compile_kernel(kernel, isa)[kernel.symbol(isa)]
+    function = _compiled(kernel, isa)
     out = tvm.runtime.tensor(np.zeros(kernel.output_shape, kernel.output_dtype))
     arguments = [trial.x, *kernel.constants(isa, trial.params)]
     function(*(tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arguments), out)
     found: Array = out.numpy()
     return found
+
+
+@cache
+def _compiled(kernel: Kernel, isa: Isa) -> Any:
+    """The function of a kernel, which several precisions may share."""
+    return compile_kernel(kernel, isa)[kernel.symbol(isa)]
 
 
 def write_trials(
@@ -86,7 +105,7 @@ def write_trials(
 
     Args:
         operator: The operator.
-        scheme: `fp32` or `w8a8`.
+        scheme: name of a precision.
         isa: Instruction set to compile for.
         kernels: Where compiled kernels are kept.
         folder: Receives a library and its data per trial.
@@ -124,10 +143,18 @@ def write_trials(
 
 
 def trials(operator: Operator, scheme: str) -> list[Trial]:
-    """The kernels that carry an operator in a precision, with seeded random data."""
-    dtype: DType = "float32" if scheme == "fp32" else "uint8"
-    rng = np.random.default_rng(0)
-    return _TRIALS[operator](dtype, rng)
+    """The kernels that carry an operator in a precision, with seeded random data.
+
+    None for an operator that cannot have the precision; see `PROBED`.
+    """
+    rng, found = np.random.default_rng(0), precision(scheme)
+    if (operator, scheme) not in PROBED:
+        return []
+    if found.weight_only:
+        assert found.weight is not None
+        return [_weight_only(found.weight, rng)]
+    dtype: DType = "float32" if found.activation is None else "uint8"
+    return _TRIALS[operator](dtype, found.weight.bits if found.weight else 8, rng)
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -147,16 +174,21 @@ def _layer(
     image: tuple[int, int],
     weight_shape: tuple[int, ...],
     stride: int,
+    bits: int,
     rng: np.random.Generator,
 ) -> Trial:
-    """A layer with weights [O, I, k, k], or [C, 1, k, k] of a depthwise convolution."""
+    """A layer with weights [O, I, k, k], or [C, 1, k, k] of a depthwise convolution.
+
+    `bits` is the stored width of integer weights.
+    """
     integer = kernel.input_dtype == "uint8"
     x = _draw(rng, kernel.input_shape, kernel.input_dtype)
     count = weight_shape[0]
     weight: Array
     bias: NDArray[Any]
     if integer:
-        weight = rng.integers(-127, 128, weight_shape).astype(np.int8)
+        largest = 2 ** (bits - 1) - 1
+        weight = rng.integers(-largest, largest + 1, weight_shape).astype(np.int8)
         bias = rng.integers(-20000, 20000, count).astype(np.int32)
     else:
         weight = rng.standard_normal(weight_shape).astype(np.float32)
@@ -193,12 +225,12 @@ def _plain(kernel: Kernel, x: Array, real: FloatArray, params: LayerParams) -> T
     return Trial(kernel, x, params, steps, 1.0)
 
 
-def _conv(dtype: DType, rng: np.random.Generator) -> list[Trial]:
-    dense = Conv(5, 5, 8, 24, 3, 2, "nhwc", dtype)
-    pointwise = Gemm(9, 16, 24, dtype)
+def _conv(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    dense = Conv(5, 5, 8, 24, 3, 2, "nhwc", dtype, weight_bits=held_bits(bits))
+    pointwise = Gemm(9, 16, 24, dtype, weight_bits=held_bits(bits))
     found = [
-        _layer(dense, (5, 5), (24, 8, 3, 3), 2, rng),
-        _layer(pointwise, (3, 3), (24, 16, 1, 1), 1, rng),
+        _layer(dense, (5, 5), (24, 8, 3, 3), 2, bits, rng),
+        _layer(pointwise, (3, 3), (24, 16, 1, 1), 1, bits, rng),
     ]
     if dtype == "uint8":
         params = LayerParams(input=_INPUT, output=_OUTPUT)
@@ -208,22 +240,39 @@ def _conv(dtype: DType, rng: np.random.Generator) -> list[Trial]:
     return found
 
 
-def _depthwise(dtype: DType, rng: np.random.Generator) -> list[Trial]:
-    return [_layer(Depthwise(5, 5, 24, 3, 1, dtype), (5, 5), (24, 1, 3, 3), 1, rng)]
+def _depthwise(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    kernel = Depthwise(5, 5, 24, 3, 1, dtype, weight_bits=held_bits(bits))
+    return [_layer(kernel, (5, 5), (24, 1, 3, 3), 1, bits, rng)]
 
 
-def _linear(dtype: DType, rng: np.random.Generator) -> list[Trial]:
-    return [_layer(Gemm(1, 16, 10, dtype), (1, 1), (10, 16, 1, 1), 1, rng)]
+def _linear(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    kernel = Gemm(1, 16, 10, dtype, weight_bits=held_bits(bits))
+    return [_layer(kernel, (1, 1), (10, 16, 1, 1), 1, bits, rng)]
 
 
-def _pool(dtype: DType, rng: np.random.Generator) -> list[Trial]:
+def _weight_only(scheme: QuantScheme, rng: np.random.Generator) -> Trial:
+    group = scheme.group_size or 1
+    kernel = WeightOnlyGemm(1, 2 * group + 8, 24, scheme.bits, group)
+    x = _draw(rng, kernel.input_shape, "float32")
+    weight = rng.integers(scheme.qmin, scheme.qmax + 1, (kernel.n, kernel.k)).astype(np.int8)
+    scale = rng.uniform(0.5, 1.5, (kernel.n, kernel.groups)).astype(np.float32)
+    bias = rng.standard_normal(kernel.n).astype(np.float32)
+    spread = np.repeat(scale.astype(np.float64), group, axis=1)[:, : kernel.k]
+    expected = _real(x) @ (weight * spread).T + bias
+    params = LayerParams(weight, bias, scale)
+    return Trial(kernel, x, params, expected, _FLOAT_TOLERANCE * float(np.abs(expected).max()))
+
+
+def _pool(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # no weights
     kernel = GlobalPool(9, 24, dtype, dtype)
     x = _draw(rng, kernel.input_shape, dtype)
     params = LayerParams(input=_INPUT, output=_OUTPUT)
     return [_plain(kernel, x, _real(x).mean(axis=0, keepdims=True), params)]
 
 
-def _squeeze_excite(dtype: DType, rng: np.random.Generator) -> list[Trial]:
+def _squeeze_excite(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # its weights are float32
     kernel = SqueezeExcite(9, 24, 8, dtype, dtype)
     x = _draw(rng, kernel.input_shape, dtype)
     reduce, expand = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 24), (24, 8)))
@@ -241,7 +290,7 @@ def _squeeze_excite(dtype: DType, rng: np.random.Generator) -> list[Trial]:
     return [_plain(kernel, x, real * gate, params)]
 
 
-_TRIALS: dict[Operator, Callable[[DType, np.random.Generator], list[Trial]]] = {
+_TRIALS: dict[Operator, Callable[[DType, int, np.random.Generator], list[Trial]]] = {
     Operator.CONV: _conv,
     Operator.DEPTHWISE_CONV: _depthwise,
     Operator.SQUEEZE_EXCITE: _squeeze_excite,

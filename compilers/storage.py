@@ -83,9 +83,9 @@ class _Storage(StoredValues):
                 self.rotations[op.name] = op
             case OpKind.CONV | OpKind.QCONV:
                 self._convolution(op)
-            case OpKind.LINEAR | OpKind.QLINEAR | OpKind.LAYER_NORM | OpKind.RMS_NORM:
+            case OpKind.LINEAR | OpKind.QLINEAR | OpKind.WEIGHT_ONLY_LINEAR:
                 self._rowwise(op)
-            case OpKind.SOFTMAX:
+            case OpKind.LAYER_NORM | OpKind.RMS_NORM | OpKind.SOFTMAX:
                 self._rowwise(op)
             case OpKind.MAX_POOL | OpKind.AVG_POOL:
                 self._pool(op)
@@ -147,7 +147,7 @@ class _Storage(StoredValues):
             flat = weight.reshape(len(weight), -1)
             self.write(op, (tensor,), kind=linear, params={**op.params, "weight": flat})
             return
-        attributes = {"height": shape[2], "width": shape[3]}
+        attributes = {**op.attributes, "height": shape[2], "width": shape[3]}
         self.write(op, (tensor,), attributes=attributes)
 
     def _patches(self, op: Op, view: View, size: int) -> str:

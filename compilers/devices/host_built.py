@@ -29,15 +29,11 @@ from compilers.host import processor_name
 from compilers.isolation import ChildBug, Worker
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import Isa, resolve_isa
-from spaces.capabilities import DeviceCapabilities
+from spaces.capabilities import PROBED, DeviceCapabilities, executed_schemes
 from spaces.layer_spec import LayerSpec, Operator
 
 if TYPE_CHECKING:
     from supernet.extract import Subnet
-
-SCHEMES = ("fp32", "w8a8")
-PROBED = frozenset((operator, scheme) for operator in Operator for scheme in SCHEMES)
-"""What a probe asks for: every operator in every precision."""
 
 PROBE_TIMEOUT = 120.0
 BUILD_TIMEOUT = 600.0
@@ -111,7 +107,7 @@ class HostBuiltDevice(Device):
         """See `Device.probe`: small kernels are compiled, run on the device and checked.
 
         An operator counts when its float32 kernels are right, a precision when all those
-        operators are right in it.
+        operators that can have it are right in it.
         """
         passed = self._passed()
         operators = frozenset(o for o in Operator if (o, "fp32") in passed)
@@ -120,9 +116,7 @@ class HostBuiltDevice(Device):
             threads=self.config.threads,
             batch=self.config.batch,
             operators=operators,
-            schemes=frozenset(
-                s for s in SCHEMES if operators and all((o, s) in passed for o in operators)
-            ),
+            schemes=executed_schemes(operators, passed),
             hardware=self.hardware,
         )
 

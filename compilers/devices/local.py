@@ -11,7 +11,7 @@ from typing import Any
 
 from compilers.built import Build
 from compilers.devices.base import DEVICES, DeviceConfig
-from compilers.devices.host_built import PROBE_TIMEOUT, PROBED, HostBuiltDevice
+from compilers.devices.host_built import PROBE_TIMEOUT, HostBuiltDevice
 from compilers.errors import DeviceError, MeasurementError
 from compilers.host import last_processors, processor_name
 from compilers.isolation import Worker
@@ -20,6 +20,7 @@ from compilers.kernel_timing import InferenceTiming
 from compilers.measurement import MeasurementConfig
 from compilers.roofline import Roofline
 from compilers.targets import Isa
+from spaces.capabilities import PROBED
 from spaces.files import atomic_write_text, sha256_file
 from spaces.layer_spec import Operator
 

@@ -6,6 +6,7 @@ import pytest
 
 from cli.device import _serving
 from compilers.targets import host_isas
+from spaces import PRECISIONS
 from tests.compilers.rpc_board import Board, free_port
 
 
@@ -18,7 +19,7 @@ def test_add_list_show_probe(netcarve):
     assert json.loads(netcarve("device", "probe", "cpu", "--json").stdout) == added
     row = netcarve("device", "list").stdout.splitlines()[2]
     assert row.split()[:5] == ["cpu", "local_cpu", isa, "1", "1"]
-    assert "fp32, w8a8" in netcarve("device", "show", "cpu").stdout
+    assert "fp32, w2a8, w3a8" in netcarve("device", "show", "cpu").stdout
 
 
 def test_none_yet(netcarve):
@@ -75,7 +76,7 @@ def test_a_device_behind_a_server(netcarve, tmp_path):
         added = json.loads(netcarve("device", "add", "board", *arguments, "--json").stdout)
     assert (added["config"]["kind"], added["config"]["port"]) == ("tvm_rpc", board.port)
     assert added["capabilities"]["isa"] == isa
-    assert added["capabilities"]["schemes"] == ["fp32", "w8a8"]
+    assert added["capabilities"]["schemes"] == sorted(PRECISIONS)
     done = netcarve("device", "probe", "board")
     assert (done.exit_code, done.stdout) == (2, "")
     assert f"no session on the server at {address}: Connection refused" in done.stderr

@@ -76,11 +76,15 @@ def random_subnet(specs: tuple[LayerSpec, ...], seed: int = 0) -> Subnet:
                 positive = previous is not None and previous.activation is Activation.RELU
                 array = np.array(0 if positive else rng.integers(60, 130))
             elif role == "scale":
-                weight = tensor_layout(spec)[f"{spec.site}.weight"][1]
-                spread = 70 * np.sqrt(np.prod(weight[1:]))
-                array = rng.uniform(0.5, 1.5, shape) / spread / 32
+                scheme = spec.precision.weight
+                assert scheme is not None
+                spread = 0.55 * 2 ** (scheme.bits - 1) * np.sqrt(np.prod(spec.weight_shape[1:]))
+                array = rng.uniform(0.5, 1.5, shape) / spread
+                array /= 1 if spec.precision.weight_only else 32
             elif dtype == "int8":
                 array = rng.integers(-127, 128, shape)
+            elif dtype == "uint8":
+                array = rng.integers(0, 256, shape)  # packed integers of any width
             elif dtype == "int32":
                 array = rng.integers(-3000, 3000, shape)
             else:

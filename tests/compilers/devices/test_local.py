@@ -13,13 +13,16 @@ from compilers.measurement import MeasurementConfig
 from compilers.targets import host_isas
 from spaces.errors import UnknownNameError
 from spaces.layer_spec import Operator
+from spaces.quant_scheme import PRECISIONS
+
+INTEGER = {name for name, precision in PRECISIONS.items() if precision.integer}
 
 
 def test_the_probe_declares_what_executes(device):
     found = device.probe()
     assert found.isa == host_isas()[0]
     assert found.operators == frozenset(Operator)
-    assert found.schemes == {"fp32", "w8a8"}
+    assert found.schemes == set(PRECISIONS)
     assert (found.threads, found.batch) == (1, 1)
     assert found.hardware
 
@@ -30,7 +33,7 @@ def test_a_second_probe_knows_the_answer(cache, isa):
     with LocalCpu(DeviceConfig(name="cpu", isa=isa), cache) as device:
         first = device.probe()
     assert first.operators == frozenset(Operator)
-    assert first.schemes == {"fp32", "w8a8"}
+    assert first.schemes == set(PRECISIONS)
     with LocalCpu(DeviceConfig(name="cpu", isa=isa), cache) as device:
         start = time.perf_counter()
         assert device.probe() == first
@@ -54,10 +57,11 @@ if "compilers.worker" in " ".join(sys.orig_argv):
 @pytest.mark.parametrize(
     ("kernel", "dtype", "action", "missing"),
     [
-        ("Depthwise", "uint8", "start = start + 1", "w8a8"),
-        ("Depthwise", "uint8", "import os; os.abort()", "w8a8"),
-        ("SqueezeExcite", "float32", "weight = weight * 2", Operator.SQUEEZE_EXCITE),
-        ("SqueezeExcite", "float32", "raise RuntimeError('no')", Operator.SQUEEZE_EXCITE),
+        ("Depthwise", "uint8", "start = start + 1", INTEGER),
+        ("Depthwise", "uint8", "import os; os.abort()", INTEGER),
+        ("Depthwise", "uint8", "start = start + (self.weight_bits == 4)", {"w2a8", "w3a8", "w4a8"}),
+        ("SqueezeExcite", "float32", "weight = weight * 2", {Operator.SQUEEZE_EXCITE}),
+        ("SqueezeExcite", "float32", "raise RuntimeError('no')", {Operator.SQUEEZE_EXCITE}),
     ],
 )
 def test_what_is_broken_is_not_declared(tmp_path, monkeypatch, kernel, dtype, action, missing):
@@ -66,8 +70,8 @@ def test_what_is_broken_is_not_declared(tmp_path, monkeypatch, kernel, dtype, ac
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with LocalCpu(DeviceConfig(name="cpu"), tmp_path / "cache") as device:
         found = device.probe()
-    assert found.operators == frozenset(Operator) - {missing}
-    assert found.schemes == {"fp32", "w8a8"} - {missing}
+    assert found.operators == frozenset(Operator) - missing
+    assert found.schemes == set(PRECISIONS) - missing
     assert not list((tmp_path / "cache").rglob("probe*.json")), "a failure is asked again"
 
 

@@ -1,10 +1,10 @@
 """Labels of compiled integer binaries against those of the networks that training knew.
 
-A supernet of `mobilenetv3_digits` is trained for a short time. Ten random subnets with W8A8 in every
-layer that can have it, and ten with W4A8, are extracted and compiled. Every image of the data set is
-classified three times: by the fake-quantised subnet (float32, inside the supernet), by the extracted
-subnet (integers, PyTorch) and by the binary. They may differ only where a value lies on the edge
-between two steps. Flips are pooled over the subnets of a precision.
+A supernet of `mobilenetv3_digits` is trained. Ten random subnets with W8A8 in every layer that can
+have it, and ten with W4A8, are extracted and compiled. Every image of the data set is classified
+three times: by the fake-quantised subnet (float32, inside the supernet), by the extracted subnet
+(integers, PyTorch) and by the binary. They may differ only where a value lies on the edge between
+two steps. Flips are pooled over the subnets of a precision.
 
     python benchmarks/label_flips.py [--subnets N] [--json FILE]
 """
@@ -21,6 +21,7 @@ import torch
 from _figures import report, show_figures
 
 from compilers import DeviceConfig, LocalCpu
+from compilers.devices import Device
 from spaces import Config, SearchSpace, get_space
 from spaces.population import sample
 from supernet import (
@@ -38,7 +39,7 @@ SPACE = "mobilenetv3_digits"
 SUBNETS = 10
 SEED = 30
 BITS = (8, 4)
-TRAINING = SupernetConfig(seed=SEED, warmup_epochs=6, epochs=4)
+TRAINING = SupernetConfig(seed=SEED)
 TARGETS = {f"w{bits}a8_flips_percent": ["<=", 0.2] for bits in BITS}
 
 
@@ -50,7 +51,7 @@ def quantised_space() -> SearchSpace:
 
 
 def labels_of(
-    supernet: Supernet, config: Config, data: DataSplits, device: LocalCpu, folder: Path
+    supernet: Supernet, config: Config, data: DataSplits, device: Device, folder: Path
 ) -> np.ndarray[Any, Any]:
     """Labels [3, images] by the fake-quantised subnet, the extracted one and the binary."""
     subnet = prepare(supernet, config, data)
@@ -60,7 +61,7 @@ def labels_of(
     supernet.eval()
     with torch.inference_mode():
         logits = [
-            torch.cat([module(chunk) for chunk in images.split(256)]).numpy()
+            torch.cat([module(chunk) for chunk in torch.split(images, 256)]).numpy()
             for module in (supernet, subnet)
         ]
     logits.append(device.run(build, images.numpy()))

@@ -26,10 +26,10 @@ from compilers.graph import Graph, Op, OpKind
 from compilers.kernel_calls import (
     ACTIVATIONS,
     COMBINES,
-    FLOAT,
     INTEGER,
     LAYERS,
     NORMS,
+    QUANTISED,
     Group,
     KernelCall,
     KernelGraph,
@@ -162,7 +162,7 @@ class _Fusion:
     def _take_affine(self, group: Group) -> bool:
         """Fold a factor or an offset per channel into the weights and the bias."""
         reader = self._reader(group.ops[-1].name)
-        if group.anchor.kind not in FLOAT or reader is None or reader.kind not in COMBINES:
+        if group.anchor.kind in QUANTISED or reader is None or reader.kind not in COMBINES:
             return False
         row = self.constants.get(reader.inputs[1])
         if row is None or len(row) != 1 or row.shape[1] != reader.shape[1]:

@@ -22,10 +22,10 @@ class OpKind(StrEnum):
 
     - `conv`, `linear`: `weight` float32 `[O, I/g, k, k]` or `[O, I]`, `bias` float32 `[O]`
     - `qconv2d`, `qlinear`: `weight` int8, `bias` int32 `[O]`, `scale` float32 `[O]`,
-      `input_zero_point` int32 `[]`; the result is float32; `weight_bits`: width that the weight
-      fits
+      `input_zero_point` int32 `[]`; the result is float32
     - `weight_only_linear`: `weight` int8 `[O, I]`, `bias` float32 `[O]`, `scale` float32
-      `[O, groups of group_size inputs]`, `weight_bits`; computes in float32
+      `[O, groups of group_size inputs]`; computes in float32
+    - these three have an attribute `weight_bits`, the width that the weight fits
     - `quantize` (float32 to uint8), `dequantize` (back): `scale` float32 `[]`,
       `zero_point` int32 `[]`
     - `add`, `mul`: operands broadcast; either may be a constant of the graph

@@ -32,11 +32,9 @@ from compilers.kernels.epilogue import Combine
 from compilers.kernels.nibbles import held_bits
 from spaces.layer_spec import Activation
 
-LAYERS = (
-    OpKind.CONV, OpKind.LINEAR, OpKind.QCONV, OpKind.QLINEAR, OpKind.WEIGHT_ONLY_LINEAR
-)  # fmt: skip
-FLOAT = (OpKind.CONV, OpKind.LINEAR)
 INTEGER = (OpKind.QCONV, OpKind.QLINEAR)
+QUANTISED = (*INTEGER, OpKind.WEIGHT_ONLY_LINEAR)
+LAYERS = (OpKind.CONV, OpKind.LINEAR, *QUANTISED)
 NORMS = (OpKind.LAYER_NORM, OpKind.RMS_NORM)
 ACTIVATIONS = {
     OpKind.RELU: Activation.RELU,

@@ -51,9 +51,9 @@ def evaluate(op: Op, *operands: Tensor) -> Tensor:
         case OpKind.QCONV | OpKind.QLINEAR:
             return _integer_layer(op, x, params)
         case OpKind.WEIGHT_ONLY_LINEAR:
-            weights = [params[role] for role in ("weight", "bias", "scale")]
-            numbers = (op.attributes[name] for name in ("group_size", "weight_bits"))
-            return integer_ops.weight_only_linear(x, *weights, *numbers)
+            roles = ("weight", "bias", "scale")
+            numbers = (op.attributes["group_size"], op.attributes["weight_bits"])
+            return integer_ops.weight_only_linear(x, *(params[role] for role in roles), *numbers)
         case OpKind.QUANTIZE:
             return integer_ops.quantize(x, params["scale"], params["zero_point"])
         case OpKind.DEQUANTIZE:
@@ -102,8 +102,9 @@ def evaluate(op: Op, *operands: Tensor) -> Tensor:
 def _integer_layer(op: Op, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     arguments = [params[role] for role in ("input_zero_point", "weight", "bias", "scale")]
     if op.kind is OpKind.QLINEAR:
-        return integer_ops.qlinear(x, *arguments)
-    return integer_ops.qconv2d(x, *arguments, op.stride, op.padding, op.groups)
+        return integer_ops.qlinear(x, *arguments, op.attributes["weight_bits"])
+    geometry = (op.stride, op.padding, op.groups)
+    return integer_ops.qconv2d(x, *arguments, *geometry, op.attributes["weight_bits"])
 
 
 def _rotary(op: Op, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:

@@ -147,7 +147,7 @@ class _Storage(StoredValues):
             flat = weight.reshape(len(weight), -1)
             self.write(op, (tensor,), kind=linear, params={**op.params, "weight": flat})
             return
-        attributes = {"height": shape[2], "width": shape[3]}
+        attributes = {**op.attributes, "height": shape[2], "width": shape[3]}
         self.write(op, (tensor,), attributes=attributes)
 
     def _patches(self, op: Op, view: View, size: int) -> str:

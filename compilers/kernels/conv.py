@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.intrinsics import integer_dot
 from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.conv_code import BorderedCode, ClippedCode
 from compilers.kernels.epilogue import Combine, Epilogue, check_choice, layer_epilogue
-from compilers.kernels.gemm import matrix_constants, multiply_cost
+from compilers.kernels.gemm import matrix_constants, product_tiles
 from compilers.kernels.nibbles import check_weight_bits
 from compilers.kernels.packing import checked, pad_channels
-from compilers.kernels.tiling import Tile, channel_blocks, matrix_tiles, out_size
+from compilers.kernels.tiling import Tile, out_size
 from compilers.kernels.winograd import saves_products, transform_weight
 from compilers.kernels.winograd_code import WinogradCode
 from spaces.layer_spec import Activation
@@ -164,9 +163,9 @@ class Conv(TiledKernel):
         """See `Kernel.candidates`."""
         if saves_products(self):
             return ()
-        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
-        blocks = len(channel_blocks(self.out_channels, isa.vector_lanes))
-        return matrix_tiles(self.out_width, blocks, isa.vector_registers, multiply_cost(dot))
+        return product_tiles(
+            isa, self.out_width, self.out_channels, self.input_dtype, self.weight_bits
+        )
 
     def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
         """See `TiledKernel.prim_func`."""

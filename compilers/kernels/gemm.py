@@ -13,7 +13,7 @@ from compilers.intrinsics import IntegerDot, integer_dot
 from compilers.kernels.base import DType, LayerParams, TiledKernel
 from compilers.kernels.emitter import Emitter, Expr, Index, load
 from compilers.kernels.epilogue import Combine, Epilogue, EpilogueCode, layer_epilogue, require
-from compilers.kernels.nibbles import check_weight_bits, held_weight
+from compilers.kernels.nibbles import check_weight_bits, held_weight, widening
 from compilers.kernels.packing import (
     checked,
     integer_bias,
@@ -114,9 +114,7 @@ class Gemm(TiledKernel):
 
     def candidates(self, isa: Isa) -> tuple[Tile, ...]:
         """See `Kernel.candidates`."""
-        dot = integer_dot(isa) if self.input_dtype == "uint8" else None
-        blocks = len(channel_blocks(self.n, isa.vector_lanes))
-        return matrix_tiles(self.m, blocks, isa.vector_registers, multiply_cost(dot))
+        return product_tiles(isa, self.m, self.n, self.input_dtype, self.weight_bits)
 
     def prim_func(self, isa: Isa, tile: Tile | None = None) -> tirx.PrimFunc:
         """See `TiledKernel.prim_func`."""
@@ -162,6 +160,17 @@ def matrix_constants(
         pad_channels(scale, lanes),
         *epilogue.scalars(params),
     )
+
+
+def product_tiles(
+    isa: Isa, rows: int, channels: int, input_dtype: DType, weight_bits: int
+) -> tuple[Tile, ...]:
+    """Register tiles of `rows` pixels and `channels` output channels, the rule's choice first."""
+    dot = integer_dot(isa) if input_dtype == "uint8" else None
+    blocks = len(channel_blocks(channels, isa.vector_lanes))
+    widened = widening(dot, weight_bits)
+    registers = isa.vector_registers - widened.registers
+    return matrix_tiles(rows, blocks, registers, multiply_cost(dot), widened.cost)
 
 
 def multiply_cost(dot: IntegerDot | None) -> float:

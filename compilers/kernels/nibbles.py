@@ -8,6 +8,7 @@ without VNNI, three) instructions more, for all the pixels of a register tile to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,31 @@ def held_weight(weight: NDArray[Any], bits: int) -> NDArray[Any]:
     return pack_nibbles(weight) if bits == NIBBLE_BITS else weight
 
 
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """What it takes to have the weights of a register tile in the dot product's element type.
+
+    Attributes:
+        registers: vector registers that it takes away from the tile.
+        cost: vector instructions that it adds to a load.
+    """
+
+    registers: int
+    cost: float
+
+
+def widening(dot: IntegerDot | None, bits: int) -> Widening:
+    """Of weights held in `bits`, 8 or 4, for `dot`; float32 weights (None) need none."""
+    if bits != NIBBLE_BITS:
+        return Widening(0, 0.0)
+    return Widening(_WIDENING_REGISTERS, 1.0 if isinstance(dot, Vpdpbusd) else 3.0)
+
+
 class WeightArgument:
     """The weights [..., L] of a kernel, whatever width they are held in.
 
     Attributes:
         rows_per_byte: neighbouring rows that a reduction should take in one turn.
-        registers: vector registers that widening takes away from a register tile.
     """
 
     def __init__(
@@ -87,7 +107,6 @@ class WeightArgument:
         self.shape = tuple(shape)
         self.packed = bits == NIBBLE_BITS
         self.rows_per_byte = 2 if self.packed else 1
-        self.registers = _WIDENING_REGISTERS if self.packed else 0
         dtype = dot.weight_dtype if dot else "float32"
         if self.packed:
             rows = int(np.prod(self.shape[:-1]))

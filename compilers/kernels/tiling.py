@@ -111,7 +111,7 @@ def matrix_tile(rows: int, blocks: int, registers: int, multiply_cost: float = 1
 
 @cache
 def matrix_tiles(
-    rows: int, blocks: int, registers: int, multiply_cost: float = 1.0
+    rows: int, blocks: int, registers: int, multiply_cost: float = 1.0, weight_cost: float = 0.0
 ) -> tuple[Tile, ...]:
     """Different register tiles of a [rows, K] x [K, blocks * lanes] product, cheapest first.
 
@@ -122,11 +122,12 @@ def matrix_tiles(
         blocks: vectors of output channels.
         registers: vector registers of the instruction set.
         multiply_cost: vector instructions per multiply-add (2 for vpmaddwd and vpaddd).
+        weight_cost: vector instructions that make a vector of weights after its load.
     """
 
     def step(m: int, n: int) -> float:
         """Cycles of one reduction step of an m x n tile."""
-        arithmetic = m * n * multiply_cost / 2
+        arithmetic = (m * n * multiply_cost + n * weight_cost) / 2
         loads = (m + n) / 2
         issue = (m * n * multiply_cost + m + n + 3) / 6
         latency = 4.0

@@ -78,7 +78,7 @@ def random_subnet(specs: tuple[LayerSpec, ...], seed: int = 0) -> Subnet:
             elif role == "scale":
                 scheme = spec.precision.weight
                 assert scheme is not None
-                spread = 70 * 2 ** (scheme.bits - 8) * np.sqrt(np.prod(spec.weight_shape[1:]))
+                spread = 70 / 128 * 2 ** (scheme.bits - 1) * np.sqrt(np.prod(spec.weight_shape[1:]))
                 array = rng.uniform(0.5, 1.5, shape) / spread
                 array /= 1 if spec.precision.weight_only else 32
             elif dtype == "int8":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.devices import Device, DeviceConfig
+from compilers.devices import Device, parse_device
 from compilers.devices.base import device_identity
 from compilers.kernel_library import KernelLibrary
 from search.models import JobRow
@@ -127,7 +127,7 @@ def _known(job: JobRow, name: str, space: SearchSpace, device: Device | None) ->
     if device is None or device.cache is None:
         return []
     capabilities = DeviceCapabilities.from_json(job.spec["capabilities"][name])
-    config = DeviceConfig.model_validate(job.spec["device_configs"][name])
+    config = parse_device(job.spec["device_configs"][name])
     identity = device_identity(config, capabilities)
     library = KernelLibrary(device.cache / "kernels")
     if not library.timings_file(identity).exists():

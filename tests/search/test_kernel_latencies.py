@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compilers.devices.base import device_identity
+from compilers.devices.rpc import RpcConfig
 from compilers.fusion import fuse
 from compilers.kernel_library import KernelLibrary, generator_key
 from compilers.kernel_records import KernelTiming
@@ -125,6 +126,18 @@ def test_a_job_predicts_with_what_the_library_knew_when_it_began(stand, small, l
     again, _ = stand.store.jobs.record_job("again", spec, small.key, 1)
     replay = job_kernel_latencies(stand.store, again, "cpu", small, None)
     np.testing.assert_array_equal(replay(population), first)
+
+
+def test_a_device_with_settings_of_its_own_has_latencies(stand, small, latencies):
+    board = RpcConfig(name="cpu", isa="avx2", port=9999)
+    stand.job.spec["device_configs"] = {"cpu": board.model_dump(mode="json")}
+    capabilities = DeviceCapabilities.from_json(stand.job.spec["capabilities"]["cpu"])
+    stand.identity = device_identity(board, capabilities)
+    store(stand, latencies)
+    population = sample(small, 5, np.random.default_rng(1))
+    np.testing.assert_allclose(
+        ask(stand, small)(population), SpaceKernelLatencies(small, latencies)(population)
+    )
 
 
 def test_an_incomplete_library_is_not_used_by_a_job_that_began_with_it(stand, small, latencies):

@@ -198,15 +198,14 @@ def attention(at: Lifter, given: dict[str, Any]) -> Value:
     if mask is not None:
         if not isinstance(mask, torch.Tensor):
             raise at.fail("attention whose mask depends on the input")
-        size = (query[2], key[2])
-        if mask.dtype == torch.bool and torch.equal(
-            mask.broadcast_to((1, 1, *size))[0, 0], torch.ones(size, dtype=torch.bool).tril()
-        ):
+        mask = mask.broadcast_to((1, query[1], query[2], key[2]))[0]
+        boolean = mask.dtype == torch.bool
+        if boolean and torch.equal(mask, torch.ones_like(mask).tril()):
             causal = True
         else:
-            if mask.dtype == torch.bool:
+            if boolean:
                 mask = torch.where(mask, 0.0, -torch.inf)
-            inputs.append(mask.broadcast_to((1, query[1], *size))[0].contiguous())
+            inputs.append(mask.contiguous())
     scale = query[3] ** -0.5 if given["scale"] is None else given["scale"]
     return at.emit(OpKind.ATTENTION, inputs, scale=float(scale), causal=bool(causal))
 

@@ -19,11 +19,10 @@ from compilers.graph import Graph, OpKind
 from compilers.onnx_nodes import NodeWriter
 from spaces.files import atomic_write_bytes
 
-OPSET = 17
-GROUPS_OPSET = 21
-"""Since this version DequantizeLinear knows groups of inputs and int4."""
-
 IR_VERSION = 10
+_FLOAT32_PRODUCTS = {"session.qdq_matmulnbits_accuracy_level": "1"}
+"""By default ONNX Runtime quantises what it multiplies with int4 weights to 8 bits."""
+
 EXACT_TOLERANCE = 1e-3
 """Largest difference of the logits of most inputs without optimisations."""
 
@@ -57,12 +56,11 @@ def onnx_model(graph: Graph) -> Any:
     )
     kind = TensorProto.FLOAT if graph.input_dtype == "float32" else TensorProto.INT64
     x = helper.make_tensor_value_info(graph.input, kind, [batch, *graph.input_shape[1:]])
-    grouped = any(op.kind is OpKind.WEIGHT_ONLY_LINEAR for op in graph.ops)
     body = helper.make_graph(writer.nodes, "netcarve", [x], [output], writer.initializers)
     model = helper.make_model(
         body,
         producer_name="netcarve",
-        opset_imports=[helper.make_opsetid("", GROUPS_OPSET if grouped else OPSET)],
+        opset_imports=[helper.make_opsetid("", writer.opset)],
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)
@@ -75,10 +73,11 @@ def run_onnx(path: Path, x: NDArray[Any], *, optimised: bool = True) -> NDArray[
     Args:
         path: The model.
         x: Inputs.
-        optimised: Whether ONNX Runtime may fuse operators; otherwise it executes the model as
-            written, with quantised layers in float32.
+        optimised: Whether ONNX Runtime may fuse operators, though not into products that
+            quantise what weight-only layers read; otherwise it executes the model as written,
+            with quantised layers in float32.
     """
-    session = ort_session(path, optimised=optimised)
+    session = ort_session(path, settings=_FLOAT32_PRODUCTS, optimised=optimised)
     given = session.get_inputs()[0]
     batches = [x] if given.shape[0] == BATCH else np.split(x, len(x))
     return np.concatenate([session.run(None, {given.name: batch})[0] for batch in batches])

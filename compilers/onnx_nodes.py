@@ -20,14 +20,29 @@ _PLAIN = {
 }
 
 
+OPSET = 17
+GROUPS_OPSET = 21
+"""Since this version DequantizeLinear knows groups of inputs and int4."""
+
+_AXES_OPSET = 18
+"""Since this version ReduceMean takes its axes as an operand."""
+
+
 class NodeWriter:
     """Collects the nodes and initializers of one graph.
 
     Args:
         graph: The operator graph.
+
+    Attributes:
+        opset: Version of the operators.
+        nodes: The nodes so far.
+        initializers: The constants so far.
     """
 
     def __init__(self, graph: Graph) -> None:
+        grouped = any(op.kind is OpKind.WEIGHT_ONLY_LINEAR for op in graph.ops)
+        self.opset = GROUPS_OPSET if grouped else OPSET
         self.producer = graph.producer()
         self.shapes = graph.shapes()
         self.nodes: list[Any] = []
@@ -197,7 +212,7 @@ class NodeWriter:
     def _rms_norm(self, op: Op) -> None:
         x, name = op.inputs[0], op.name
         square = self._node("Mul", [x, x], f"{name}.square")
-        mean = self._node("ReduceMean", [square], f"{name}.mean", axes=[-1], keepdims=1)
+        mean = self._reduced_mean(square, f"{name}.mean", [-1], kept=True)
         epsilon = np.array(op.attributes["epsilon"], np.float32)
         added = self._constant(f"{name}.epsilon", epsilon)
         root = self._node("Sqrt", [self._node("Add", [mean, added], f"{name}.sum")], f"{name}.rms")
@@ -223,7 +238,13 @@ class NodeWriter:
             if not kept:
                 self._node("Flatten", [pooled], op.name)
             return
-        self._node("ReduceMean", op.inputs, op.name, axes=list(axes), keepdims=int(kept))
+        self._reduced_mean(op.inputs[0], op.name, axes, kept=kept)
+
+    def _reduced_mean(self, x: str, output: str, axes: Sequence[int], *, kept: bool) -> str:
+        if self.opset < _AXES_OPSET:
+            return self._node("ReduceMean", [x], output, axes=list(axes), keepdims=int(kept))
+        operands = [x, self._integers(f"{output}.axes", axes)]
+        return self._node("ReduceMean", operands, output, keepdims=int(kept))
 
     # Attention
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from compilers.measurement import quantile
 
-KERNEL_CLOCK = "std::chrono"
-
 
 @dataclass(frozen=True, slots=True)
 class CompiledKernel:

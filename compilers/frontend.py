@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph
+from compilers.runtime import INPUT_DTYPES
 
 if TYPE_CHECKING:
     import torch
-
-INPUT_DTYPES = ("float32", "int64")
 
 
 def trace(

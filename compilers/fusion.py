@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.errors import KernelError
-from compilers.graph import Graph, Op, OpKind
+from compilers.graph import Graph, Op, OpKind, fail
 from compilers.kernel_calls import (
     ACTIVATIONS,
     COMBINES,
@@ -33,7 +33,6 @@ from compilers.kernel_calls import (
     Group,
     KernelCall,
     KernelGraph,
-    fail,
     is_depthwise,
     layer_kernel,
     other_kernel,
@@ -42,8 +41,6 @@ from compilers.kernels import Dequantize, Quantize, SqueezeExcite
 from compilers.kernels.base import DType, LayerParams, QParams
 from compilers.storage import StoredGraph, store
 from spaces.layer_spec import Activation
-
-__all__ = ["KernelCall", "KernelGraph", "fuse"]
 
 # Kernels that quantise their result, and those that dequantise while they read.
 _QUANTISING = (
@@ -58,6 +55,7 @@ def fuse(graph: Graph) -> KernelGraph:
     """Cover `graph` with kernel calls.
 
     Raises:
+        UnsupportedOperatorError: No kernel template covers an operator, its shape or its place; the
             message names the operator and its site.
     """
     return _Fusion(store(graph)).run()

@@ -14,6 +14,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from compilers.errors import UnsupportedOperatorError
+
 
 class OpKind(StrEnum):
     """What an operator computes; shapes are PyTorch's, batch 1.
@@ -140,3 +142,10 @@ class Graph:
             **{name: array.shape for name, array in self.constants.items()},
             **{op.name: op.shape for op in self.ops},
         }
+
+
+def fail(op: Op, what: str) -> UnsupportedOperatorError:
+    """The error for an operator, or a use of it, that no kernel executes."""
+    return UnsupportedOperatorError(
+        f"no kernel template for {what} (node {op.name}, module {op.site!r})"
+    )

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from compilers.errors import UnsupportedOperatorError
-from compilers.graph import Op, OpKind
+from compilers.graph import Op, OpKind, fail
 from compilers.kernels import (
     Attention,
     AvgPool,
@@ -211,10 +210,3 @@ def is_depthwise(op: Op) -> bool:
     """Whether a convolution treats each channel by itself."""
     weight = op.params["weight"]
     return weight.ndim == 4 and op.groups > 1 and op.groups == len(weight) and weight.shape[1] == 1
-
-
-def fail(op: Op, what: str) -> UnsupportedOperatorError:
-    """The error for an operator without a template."""
-    return UnsupportedOperatorError(
-        f"no kernel template for {what} (node {op.name}, module {op.site!r})"
-    )

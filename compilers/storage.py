@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.errors import UnsupportedOperatorError
-from compilers.graph import Graph, Op, OpKind
-from compilers.stored_values import MAP, StoredValues, fail, rows_of
+from compilers.graph import Graph, Op, OpKind, fail
+from compilers.stored_values import MAP, StoredValues, rows_of
 from compilers.views import View
 
 _POINTWISE = (

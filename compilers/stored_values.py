@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.errors import UnsupportedOperatorError
-from compilers.graph import Graph, Op, OpKind
+from compilers.graph import Graph, Op, OpKind, fail
 from compilers.views import View
 
 Form = tuple[Sequence[int], Sequence[int]]
@@ -170,10 +169,3 @@ class StoredValues:
             if row == repeated and self.shapes[other.base] == (1, columns):
                 return other.base
         return self.copy(op, split.permute(order), rows, columns)
-
-
-def fail(op: Op, what: str) -> UnsupportedOperatorError:
-    """The error for what no kernel can read."""
-    return UnsupportedOperatorError(
-        f"no kernel template for {what} (node {op.name}, module {op.site!r})"
-    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from compilers.build import link
 from compilers.emulation.calls import Call, call_kernels
 from compilers.emulation.qemu import Emulator
-from compilers.fusion import KernelGraph
+from compilers.kernel_calls import KernelGraph
 from compilers.kernel_library import KernelLibrary
 
 

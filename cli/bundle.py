@@ -28,18 +28,21 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Run a bundle; needs only numpy and the TVM runtime."""
+    from io import BytesIO
+
     import numpy as np
 
     # Not `compilers.bundle`, which needs more than numpy and the TVM runtime.
     from compilers.runtime import load_bundle, read_input
+    from spaces.files import atomic_write_bytes
 
     model, manifest = load_bundle(folder)
     logits = model(read_input(input_, manifest["input_shape"], manifest["input_dtype"]))
     classes = [int(c) for c in logits.argmax(axis=1)]
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("wb") as file:
-            np.save(file, logits)
+        content = BytesIO()
+        np.save(content, logits)
+        atomic_write_bytes(output, content.getvalue())
     if json:
         written = None if output is None else str(output)
         print_json({"classes": classes, "logits": logits.tolist(), "output": written})

@@ -25,7 +25,8 @@ def add(
         typer.Option(
             metavar="KIND",
             help="Kind of device: local_cpu, this machine's; tvm_rpc, behind a TVM RPC server; "
-            "emulated_aarch64, an ARM processor under qemu.",
+            "onnxruntime and torch, this machine in another runtime; emulated_aarch64, an ARM "
+            "processor under qemu.",
         ),
     ] = "local_cpu",
     isa: Annotated[

@@ -215,7 +215,8 @@ class LibraryFill:
                     except CompilerError:
                         self.library.check_writable()
                         raise
-                self._compile_with(worker, work, None, str(Path(folder) / "kernel.so"))
+                new = self._compile_with(worker, work, None, str(Path(folder) / "kernel.so"))
+                self.report.compiled += new
             with self.measuring():
                 short, long = (found.median_ms for found in self.device.time(builds))
                 alone = self._time(work, [None])
@@ -271,7 +272,7 @@ class LibraryFill:
             with self.compiling():
                 jobs = [(work, tile) for work in works for tile in work.candidates]
                 outputs = [str(Path(folder) / f"{number}.so") for number in range(len(jobs))]
-                list(pool.map(self._compile, jobs, outputs))
+                self.report.compiled += sum(pool.map(self._compile, jobs, outputs))
             compiled = time.monotonic()
             self.report.compile_seconds += compiled - start
             with self.measuring():
@@ -291,15 +292,16 @@ class LibraryFill:
         lost = [entry.tile.tile if entry.tile is not None else None for entry in choice.failed]
         return self.library.tile(kernel, self.isa) in lost
 
-    def _compile(self, job: tuple[_Work, Tile | None], output: str) -> None:
+    def _compile(self, job: tuple[_Work, Tile | None], output: str) -> bool:
+        """Compile a candidate in this thread's child; whether it was new."""
         work, tile = job
         worker: Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = Worker("kernels", BuildError)
             self._workers.append(worker)
-        self._compile_with(worker, work, tile, output)
+        return self._compile_with(worker, work, tile, output)
 
-    def _compile_with(self, worker: Worker, work: _Work, tile: Tile | None, output: str) -> None:
+    def _compile_with(self, worker: Worker, work: _Work, tile: Tile | None, output: str) -> bool:
         request = self._target() | {
             "kernel": describe(work.kernel),
             "tile": asdict(tile) if tile is not None else None,
@@ -313,9 +315,9 @@ class LibraryFill:
             # A code generator that cannot write its file may crash instead of saying so.
             self.library.check_writable()
             work.errors[tile] = _reason(error)
-            return
-        self.report.compiled += answer["compiled"]
+            return False
         work.compiled[tile] = CompiledKernel.from_json({"library": output, **answer})
+        return bool(answer["compiled"])
 
     def _measure(self, work: _Work) -> Latencies:
         """Latencies of the candidates that work."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from compilers.bundle import Verification, verify_bundle
 from compilers.profile import Profile, profile_bundle
 from compilers.signature import Signature
-from search.host_lock import Holder, HostLock
+from search.host_lock import HostLock, announce
 from search.plots import plot_roofline
 from search.progress import Progress, silent
 from spaces.files import atomic_write_bytes, atomic_write_text
@@ -69,9 +69,4 @@ def write_profile(found: Profile, folder: str | Path) -> Path:
 
 def _alone(purpose: str, progress: Progress) -> AbstractContextManager[None]:
     """The host lock, held exclusively; who holds it meanwhile is told."""
-
-    def waiting(holders: tuple[Holder, ...], _seconds: float) -> None:
-        names = ", ".join(map(str, holders)) or "another process"
-        progress(f"waiting for {names}", 0, 0)
-
-    return HostLock().exclusive(purpose, on_wait=waiting)
+    return HostLock().exclusive(purpose, on_wait=announce(progress))

@@ -25,6 +25,7 @@ from typing import Literal
 from search.errors import HostLockError, HostLockTimeoutError
 from search.home import runtime_folder
 from search.processes import ProcessId, is_gone, this_process
+from search.progress import Progress
 from spaces.files import atomic_write_text
 
 Mode = Literal["shared", "exclusive"]
@@ -48,6 +49,16 @@ class Holder:
 
 # Called while waiting: the holders, and the seconds waited so far.
 OnWait = Callable[[tuple[Holder, ...], float], None]
+
+
+def announce(progress: Progress) -> OnWait:
+    """Tell `progress` for whom the lock keeps work waiting."""
+
+    def waiting(holders: tuple[Holder, ...], _seconds: float) -> None:
+        names = ", ".join(map(str, holders)) or "another process"
+        progress(f"waiting for {names}", 0, 0)
+
+    return waiting
 
 
 class _HeldModes(threading.local):

@@ -18,7 +18,7 @@ from compilers.kernel_records import KernelChoice, KernelTiming
 from compilers.kernel_space import space_kernels
 from search.devices import RegisteredDevice, device_space, show_device
 from search.errors import SearchError
-from search.host_lock import Holder, HostLock
+from search.host_lock import HostLock, announce
 from search.progress import Progress
 from search.spaces_view import show_space
 from search.store import Store
@@ -78,11 +78,7 @@ def build_kernels(
     chosen = kernel_space(store, known, space)
     progress("kernels of the space", 0, 0)
     kernels = space_kernels(chosen)
-    lock = HostLock()
-
-    def waiting(holders: tuple[Holder, ...], _seconds: float) -> None:
-        progress(f"waiting for {', '.join(map(str, holders)) or 'another process'}", 0, 0)
-
+    lock, waiting = HostLock(), announce(progress)
     with probed_device(known) as opened:
         library = KernelLibrary(library_folder(opened))
         fill = LibraryFill(

@@ -11,7 +11,7 @@ from compilers.errors import DeviceError
 from search.artifacts import ArtifactStore
 from search.errors import SearchError
 from search.execution import Executor
-from search.host_lock import Holder, HostLock
+from search.host_lock import HostLock, announce
 from search.job import JobSettings
 from search.models import JobRow
 from search.progress import Progress
@@ -60,6 +60,7 @@ class JobSession:
         self.job = job
         self.home = home
         self.progress = progress
+        self.waiting = announce(progress)
         self.folder = home / "jobs" / job.id
         resources = store.jobs.checkpoint(job.id, RESOURCES) or {}
         self.settings = JobSettings.model_validate(job.spec["settings"] | {RESOURCES: resources})
@@ -107,11 +108,6 @@ class JobSession:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-    def waiting(self, holders: tuple[Holder, ...], _seconds: float) -> None:
-        """Say for whom the host lock keeps this job waiting."""
-        names = ", ".join(map(str, holders)) or "another process"
-        self.progress(f"waiting for {names}", 0, 0)
 
     def _device(self, name: str, stack: ExitStack) -> Device:
         """The device, for the instruction set that its probe found: `native` may mean another one

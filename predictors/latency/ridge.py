@@ -26,6 +26,8 @@ _DIAGNOSTIC_LEVEL = 0.05
 # The noise is taken as if so many more samples had shown this relative error.
 _PRIOR_SAMPLES = 4.0
 _PRIOR_NOISE = 0.03
+# Practically free: the overall speed is taken from the measurements.
+_SPEED_VARIANCE = 100.0
 
 
 def prior_covariance() -> FloatArray:
@@ -39,8 +41,7 @@ def prior_covariance() -> FloatArray:
     for level, variance in (("term", 0.5), ("precision", 0.5), ("operator", 0.5)):
         labels = np.array([getattr(feature, level) for feature in FEATURES])
         covariance += variance * (labels[:, None] == labels[None, :])
-    # Practically free: the overall speed is taken from the measurements.
-    return covariance + 100.0
+    return covariance + _SPEED_VARIANCE
 
 
 _PRIOR = prior_covariance()
@@ -51,10 +52,13 @@ _CORRECTION = 0.01
 
 
 def _kernel_precision() -> FloatArray:
-    """Precision (f + 1, f + 1) of a prior where the last feature is the kernels' summed latency."""
+    """Precision (f + 1, f + 1) of a prior where the last feature is the kernels' summed latency.
+
+    That feature takes over the free overall speed; costs keep a speed of variance 1 in common.
+    """
     precision = np.zeros((len(FEATURES) + 1, len(FEATURES) + 1))
-    precision[:-1, :-1] = np.linalg.inv((_PRIOR - 99.0) * _CORRECTION)
-    precision[-1, -1] = 0.01
+    precision[:-1, :-1] = np.linalg.inv((_PRIOR - (_SPEED_VARIANCE - 1.0)) * _CORRECTION)
+    precision[-1, -1] = 1.0 / _SPEED_VARIANCE
     return precision
 
 

@@ -42,7 +42,8 @@ def imported(folders):
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(OWN, ()), (("tests", "benchmarks"), ("dev", "postgresql"))]
+    ("folders", "extras"),
+    [(OWN, ()), (("tests", "benchmarks"), ("dev", "postgresql", "benchmarks"))],
 )
 def test_every_import_is_declared(folders, extras):
     allowed = declared([*PROJECT["dependencies"], *(r for extra in extras for r in EXTRAS[extra])])

@@ -176,8 +176,14 @@ class Lifter:
 
         Returns:
             The name of its result.
+
+        Raises:
+            UnsupportedOperatorError: A parameter depends on the input, or the result has no axes.
         """
         name = name or self.node.name
+        shape = self.shape() if shape is None else shape
+        if not shape:
+            raise self.fail(f"{kind} to a number without axes")
         arrays: dict[str, NDArray[Any]] = {}
         for role, value in (params or {}).items():
             if not isinstance(value, torch.Tensor):
@@ -187,7 +193,7 @@ class Lifter:
             name=name,
             kind=kind,
             inputs=tuple(self._operand(value) for value in inputs),
-            shape=self.shape() if shape is None else shape,
+            shape=shape,
             site=self._site(),
             params=arrays,
             stride=stride,

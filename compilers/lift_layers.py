@@ -214,6 +214,8 @@ def softmax(at: Lifter, given: dict[str, Any]) -> Value:
     """aten.softmax over the last axis."""
     if given["dim"] not in (-1, len(at.shape()) - 1):
         raise at.fail(f"softmax over axis {given['dim']}")
+    if given["dtype"] not in (None, torch.float32):
+        raise at.fail(f"softmax in {given['dtype']}")
     return at.emit(OpKind.SOFTMAX, [given["self"]])
 
 
@@ -224,7 +226,6 @@ TRANSLATORS: dict[str, Translator] = {
     "pow.Tensor_Scalar": power,
     "square.default": power,
     "mean.dim": mean,
-    "mean.default": mean,
     "adaptive_avg_pool2d.default": adaptive_pool,
     "max_pool2d.default": pool,
     "avg_pool2d.default": pool,

@@ -183,8 +183,9 @@ class SearchSpace:
 
         Args:
             population: int16 (n, d).
-            function: Layers of one slot -> float (f,); must be a module-level function, since
-                the memory is kept per function. It is never called for an absent slot.
+            function: Layers of one slot -> float (f,); must be a function or method that is
+                asked again, not one made for this call: what it returns is remembered as long as
+                the space lives. It is never called for an absent slot.
 
         Returns:
             float64 (n, slots, f), zero where a slot is absent.

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.graph import OpKind
 from compilers.reference import constants, evaluate
@@ -55,3 +56,29 @@ def test_attention_masks_mean_what_they_mean_in_the_module(mask, is_causal):
     for each in graph.ops:
         values[each.name] = evaluate(each, *(values[name] for name in each.inputs))
     torch.testing.assert_close(values[graph.output], module(x))
+
+
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+REFUSED = {
+    "mean.default": lambda x: x.mean(),
+    "mean to a number without axes": lambda x: x[0].mean((0, 1)),
+    "reshape to a number without axes": lambda x: x.mean((1, 2)).squeeze(),
+    "softmax in torch.float64": lambda x: x.softmax(-1, dtype=torch.float64),
+    "softmax over axis 1": lambda x: x.softmax(1),
+}
+
+
+@pytest.mark.parametrize(("message", "function"), REFUSED.items(), ids=REFUSED)
+def test_what_no_kernel_stores_is_refused_by_name(message, function):
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        trace(Applied(function), (1, 4, 8))

@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+import re
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compilers.errors import KernelError, KernelRecordError
 from compilers.record_file import append_lines, read_lines, unwritable
+from spaces.files import remove_abandoned
 
 # The templates import TVM, which a process that only asks for `generator_key` does not need.
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _SOURCES = ("kernel_library.py", "targets.py", "intrinsics.py", "kernels/*.py")
 
 
 _TEMPORARY = ".compile-"
-_ABANDONED_SECONDS = 3600.0
+_ANY_TEMPORARY = re.compile(rf"{re.escape(_TEMPORARY)}.*")
 # More than any object file.
 _ROOM = 1 << 20
 
@@ -115,7 +115,7 @@ class KernelLibrary:
         module = compile_kernel(kernel, isa, tile)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(path.parent)
+            remove_abandoned(path.parent, _ANY_TEMPORARY)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=_TEMPORARY) as temporary:
                 built = Path(temporary) / path.name
                 module.write_to_file(str(built), "o")
@@ -241,17 +241,6 @@ class KernelLibrary:
         if rest:
             self._on_damage(f"{path}: the last line was never finished and is left out")
         return records
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes left behind that were killed while they compiled."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        try:
-            abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-        except OSError:
-            continue
-        if abandoned:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def compile_kernel(kernel: Kernel, isa: Isa, tile: Tile | None = None) -> Module:

@@ -58,7 +58,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _remove_abandoned(target)
+    left = rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}"
+    remove_abandoned(target.parent, re.compile(left))
 
 
 def _replace(target: Path, new: Path) -> None:
@@ -84,10 +85,14 @@ def _replace(target: Path, new: Path) -> None:
                 return
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove temporary folders of `target` whose processes were killed."""
-    temporary = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}")
-    for path in target.parent.iterdir():
+def remove_abandoned(folder: Path, temporary: re.Pattern[str]) -> None:
+    """Remove what processes left in `folder` that were killed more than an hour ago.
+
+    Args:
+        folder: Where they wrote.
+        temporary: What the names of their temporary folders are.
+    """
+    for path in folder.iterdir():
         if not temporary.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):

@@ -19,7 +19,11 @@ def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle.")],
     input_: Annotated[
         Path,
-        typer.Option("--input", metavar="X.npy", help="Inputs, float32 [n, channels, size, size]."),
+        typer.Option(
+            "--input",
+            metavar="X.npy",
+            help="Inputs, float32 [n, channels, size, size], or tokens, int64 [n, T].",
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -38,17 +42,18 @@ def run(
 
     model, manifest = load_bundle(folder)
     logits = model(read_input(input_, manifest["input_shape"], manifest["input_dtype"]))
-    classes = [int(c) for c in logits.argmax(axis=1)]
+    classes = logits.argmax(-1)
     if output is not None:
         content = BytesIO()
         np.save(content, logits)
         atomic_write_bytes(output, content.getvalue())
     if json:
         written = None if output is None else str(output)
-        print_json({"classes": classes, "logits": logits.tolist(), "output": written})
+        print_json({"classes": classes.tolist(), "logits": logits.tolist(), "output": written})
         return
-    for i, (found, row) in enumerate(zip(classes, logits, strict=True)):
-        typer.echo(f"input {i}: class {found}, logit {row[found]:.4f}")
+    for (i, *token), found in np.ndenumerate(classes):
+        which = "".join(f", token {j}" for j in token)
+        typer.echo(f"input {i}{which}: class {found}, logit {logits[(i, *token, found)]:.4f}")
     if output is not None:
         typer.echo(f"logits: {output}")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from compilers.errors import BuildError
 from spaces.layer_spec import LayerSpec
@@ -33,6 +37,14 @@ def package_version(package: str) -> str | None:
 def build_versions() -> dict[str, str | None]:
     """Package -> version of everything that decides a build, as installed here."""
     return {name: package_version(name) for name in _PACKAGES}
+
+
+def timing_input(shape: Sequence[int], dtype: str) -> NDArray[Any]:
+    """The input with which latencies are measured: seeded noise from 0 to 1, or, of an integer
+    `dtype`, the token 0, which every vocabulary has."""
+    if dtype == "float32":
+        return np.random.default_rng(0).random(shape, dtype=np.float32)
+    return np.zeros(shape, dtype)
 
 
 @dataclass(frozen=True, slots=True)

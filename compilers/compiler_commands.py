@@ -69,7 +69,7 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if emulation := arguments.get("emulation"):
         emulator = Emulator(isa, Path(emulation["cache"]))
         runtime = find_runtime(isa.architecture, emulation["runtime"])
-        logits = EmulatedRunner(emulator, runtime)(folder / LIBRARY_FILE, x)
+        logits = EmulatedRunner(emulator, runtime)(folder / LIBRARY_FILE, x, calls.output_shape)
         difference = compare(logits, expected, allowed)
         stored = stored_tensors(emulator, calls, kernels, x[:CHECKED])
         check_stored(graph, ((one[calls.output], one) for one in stored), x, logits)

@@ -92,7 +92,7 @@ class InferenceTiming:
 
 def time_inference(
     library: Path,
-    x: NDArray[np.float32],
+    x: NDArray[Any],
     symbols: Sequence[str],
     config: MeasurementConfig,
 ) -> InferenceTiming:
@@ -100,7 +100,7 @@ def time_inference(
 
     Args:
         library: The shared library of a build or bundle.
-        x: Input of one inference, [1, C, H, W].
+        x: Input of one inference, [1, C, H, W], in the element type that the library takes.
         symbols: The kernels that the library is said to call, in order.
         config: How long to measure, with a warm cache.
 
@@ -110,16 +110,17 @@ def time_inference(
     """
     if config.cache != "warm":
         raise MeasurementError(f"kernels are measured with a warm cache, not a {config.cache} one")
-    model = Model(library)
+    load = partial(Model, library, str(x.dtype))
+    model = load()
     model(x)
     peak = _peak_rss()
-    recording = _record(Model(library), x, frozenset(symbols))
+    recording = _record(load(), x, frozenset(symbols))
     called = [symbol for symbol, _ in recording.calls]
     if called != list(symbols):
         raise MeasurementError(
             f"{library} calls {called}, but its record says {list(symbols)}; build it again"
         )
-    twin = Model(library)
+    twin = load()
     samplers = [_whole(model, x)]
     samplers += [_single(model, symbol, tensors) for symbol, tensors in recording.calls]
     whole, *single = measure_samplers(samplers, config, _whole(twin, x))
@@ -184,7 +185,7 @@ class _Recording:
         self.calls.append((name, copies))
 
 
-def _record(model: Model, x: NDArray[np.float32], symbols: frozenset[str]) -> _Recording:
+def _record(model: Model, x: NDArray[Any], symbols: frozenset[str]) -> _Recording:
     recording = _Recording(symbols)
     model.machine.set_instrument(recording)
     model.main(model.tensor(x))
@@ -195,7 +196,7 @@ def _nbytes(tensor: Any) -> int:
     return prod(tensor.shape) * np.dtype(str(tensor.dtype)).itemsize
 
 
-def _whole(model: Model, x: NDArray[np.float32]) -> Sampler:
+def _whole(model: Model, x: NDArray[Any]) -> Sampler:
     return timed(partial(model.main, model.tensor(x)))
 
 

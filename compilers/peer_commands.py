@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compilers.built import INPUT_FILE, ONNX_FILE, OUTPUT_FILE
+from compilers.built import INPUT_FILE, ONNX_FILE, OUTPUT_FILE, timing_input
 from compilers.check import compare, tolerance
 from compilers.errors import MeasurementError
 from compilers.measurement import MeasurementConfig, measure_interleaved
@@ -106,6 +106,8 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found = _infer(_load(arguments, arguments["folder"]), x)
     return {
         "input_shape": [1, *x.shape[1:]],
+        "input_dtype": str(x.dtype),
+        "output_shape": [1, *expected.shape[1:]],
         "tolerance": allowed,
         "difference": compare(found, expected, allowed, arguments["runtime"]),
     }
@@ -122,7 +124,7 @@ def time(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     entries = arguments["entries"]
     functions = []
     for entry in [*entries, entries[0]]:
-        x = np.random.default_rng(0).random(entry["input_shape"], dtype=np.float32)
+        x = timing_input(entry["input_shape"], "float32")
         functions.append(partial(_load(arguments, entry["folder"]).bind(x)))
     config = MeasurementConfig(**arguments["config"])
     return [m.to_json() for m in measure_interleaved(functions[:-1], config, functions[-1])]

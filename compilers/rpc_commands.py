@@ -5,13 +5,14 @@ Every command is given the `server`, the fields of `rpc_session.Server`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compilers.built import timing_input
 from compilers.errors import MeasurementError
 from compilers.measurement import MeasurementConfig, measure_samplers
 from compilers.rpc_session import Server, Session, SessionKeeper
@@ -29,12 +30,13 @@ class RemoteModel:
     Args:
         session: An open session.
         library: The local file.
+        output_shape: Of the result of one input, [1, ...].
 
     Raises:
         MeasurementError: The library is no compiled subnet.
     """
 
-    def __init__(self, session: Session, library: Path) -> None:
+    def __init__(self, session: Session, library: Path, output_shape: Sequence[int]) -> None:
         from tvm.runtime.vm import VirtualMachine
 
         module = session.load(library)
@@ -43,19 +45,20 @@ class RemoteModel:
         except AttributeError as error:
             raise MeasurementError(f"{library}: no library of a compiled subnet") from error
         self._session = session
+        self._output_shape = output_shape
         self._timers: dict[int, Any] = {}
 
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, classes] float32 of inputs [n, C, H, W] float32, n at least 1."""
+    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Results [n, ...] float32 of inputs [n, ...] in the library's element type, n >= 1."""
         rows = []
         for i in range(len(x)):
             self._machine.set_input("main", self._session.tensor(x[i : i + 1]))
             self._machine.invoke_stateful("main")
-            rows.append(self._machine.get_outputs("main").numpy())
+            rows.append(self._machine.get_outputs("main").numpy().reshape(self._output_shape))
         return np.concatenate(rows)
 
-    def bind(self, x: NDArray[np.float32]) -> None:
-        """Fix the input [1, C, H, W] float32 of the calls that `sample` makes."""
+    def bind(self, x: NDArray[Any]) -> None:
+        """Fix the input [1, ...] of the calls that `sample` makes."""
         self._machine.save_function("main", "timed", self._session.tensor(x), include_return=False)
 
     def sample(self, calls: int) -> float:
@@ -79,27 +82,34 @@ def connect(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def run(arguments: Mapping[str, Any]) -> None:
-    """Run the inputs in `input` (.npy) through `library` into `output` (.npy)."""
+    """Run the inputs in `input` (.npy) through `library` into `output` (.npy).
+
+    `input_shape`, `input_dtype` and `output_shape` are those of one inference, see `Build`.
+    """
     x = np.load(arguments["input"], allow_pickle=False)
     if len(x) == 0:
         raise MeasurementError(f"no inputs: shape {x.shape}")
     with SESSIONS.session(Server(**arguments["server"])) as session:
-        np.save(arguments["output"], RemoteModel(session, Path(arguments["library"]))(x))
+        np.save(arguments["output"], _model(session, arguments)(x))
 
 
 def time(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure libraries against each other: `entries` of {library, input_shape}, `config`."""
+    """Measure libraries against each other: `entries` as `run` takes them, `config`."""
     config = MeasurementConfig(**arguments["config"])
     entries = arguments["entries"]
     with SESSIONS.session(Server(**arguments["server"])) as session:
         models = []
         for entry in [*entries, entries[0]]:
-            model = RemoteModel(session, Path(entry["library"]))
-            model.bind(np.random.default_rng(0).random(entry["input_shape"], dtype=np.float32))
+            model = _model(session, entry)
+            model.bind(timing_input(entry["input_shape"], entry["input_dtype"]))
             models.append(model)
         *samplers, twin = (model.sample for model in models)
         found = measure_samplers(samplers, config, twin, CLOCK, here=False)
     return [measurement.to_json() for measurement in found]
+
+
+def _model(session: Session, arguments: Mapping[str, Any]) -> RemoteModel:
+    return RemoteModel(session, Path(arguments["library"]), arguments["output_shape"])
 
 
 def kernel(arguments: Mapping[str, Any]) -> float:

@@ -210,15 +210,25 @@ class Model:
                 ) from error
 
     def tensor(self, x: NDArray[Any]) -> Any:
-        """One input in the runtime's memory, to call `main` with repeatedly."""
+        """One input in the runtime's memory, to call `main` with repeatedly.
+
+        Raises:
+            BundleRuntimeError: It is of another kind than the library's, such as float32 for
+                tokens.
+        """
+        if not np.can_cast(x.dtype, self.input_dtype, "same_kind"):
+            raise BundleRuntimeError(f"inputs are {x.dtype}; the library takes {self.input_dtype}")
         return self._tensor(np.ascontiguousarray(x, self.input_dtype))
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Results [n, ...] float32, as logits [n, classes], of inputs [n, ...]."""
         if len(x) == 0:
             raise BundleRuntimeError(f"no inputs: shape {x.shape}")
+        tensors = (self.tensor(x[i : i + 1]) for i in range(len(x)))
         try:
-            rows = [self.main(self.tensor(x[i : i + 1])).numpy() for i in range(len(x))]
+            rows = [self.main(tensor).numpy() for tensor in tensors]
+        except BundleRuntimeError:
+            raise
         except Exception as error:
             raise BundleRuntimeError(
                 f"the library refuses inputs of shape {x.shape}: {_first_line(error)}"
@@ -325,7 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line of `run.py`; returns the exit code, 2 when the bundle cannot be run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--input", type=Path, help=".npy, float32 [n, C, H, W]")
+    parser.add_argument("--input", type=Path, help=".npy, float32 [n, C, H, W] or int64 [n, T]")
     parser.add_argument("--output", type=Path, help="where to write the logits, .npy")
     options = parser.parse_args(arguments)
     # Before TVM is imported: map its runtime only.
@@ -341,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.output is not None:
             np.save(options.output, logits)
         elif options.input is not None:
-            print(json.dumps({"logits": logits.tolist(), "classes": logits.argmax(1).tolist()}))
+            print(json.dumps({"logits": logits.tolist(), "classes": logits.argmax(-1).tolist()}))
     except (BundleRuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

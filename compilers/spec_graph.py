@@ -64,30 +64,25 @@ class _Writer:
             case Operator.SQUEEZE_EXCITE:
                 return self.squeeze_excite(x, spec)
             case Operator.GLOBAL_POOL:
-                return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels))
-        integer = spec.precision.weight is not None
-        if integer and spec.precision.activation is None:
-            raise UnsupportedOperatorError(
-                f"{spec.site}: integer weights on a float32 input, which no kernel executes"
-            )
-        shape: tuple[int, ...] = (channels, spec.in_channels // spec.groups)
-        if spec.operator is Operator.LINEAR:
-            kind = OpKind.QLINEAR if integer else OpKind.LINEAR
-            return self.emit(kind, spec.site, (x,), (1, channels), _weights(shape, integer))
-        kind = OpKind.QCONV if integer else OpKind.CONV
-        shape += (spec.kernel, spec.kernel)
-        return self.emit(
-            kind, spec.site, (x,), (1, channels, size, size), _weights(shape, integer), spec
-        )
+                return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
+        kind, attributes = _layer_kind(spec), {}
+        if (weight := spec.precision.weight) is not None:
+            attributes["weight_bits"] = weight.bits
+            if weight.group_size is not None:
+                attributes["group_size"] = weight.group_size
+        flat = spec.operator is Operator.LINEAR
+        shape = (1, channels) if flat else (1, channels, size, size)
+        window = None if flat else spec
+        return self.emit(kind, spec.site, (x,), shape, _weights(spec), window, **attributes)
 
     def squeeze_excite(self, x: str, spec: LayerSpec) -> str:
         channels, hidden = spec.out_channels, spec.hidden_channels
         reduce, expand = f"{spec.site}.reduce", f"{spec.site}.expand"
-        gate = self.emit(OpKind.MEAN, spec.site, (x,), (1, channels))
-        weights = _weights((hidden, channels), integer=False)
+        gate = self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
+        weights = _float_weights((hidden, channels))
         gate = self.emit(OpKind.LINEAR, reduce, (gate,), (1, hidden), weights)
         gate = self.emit(OpKind.RELU, spec.site, (gate,))
-        weights = _weights((channels, hidden), integer=False)
+        weights = _float_weights((channels, hidden))
         gate = self.emit(OpKind.LINEAR, expand, (gate,), (1, channels), weights)
         gate = self.emit(OpKind.HARDSIGMOID, spec.site, (gate,))
         gate = self.emit(OpKind.RESHAPE, spec.site, (gate,), (1, channels, 1, 1))
@@ -104,13 +99,13 @@ class _Writer:
         shape: tuple[int, ...] | None = None,
         params: Mapping[str, NDArray[Any]] | None = None,
         window: LayerSpec | None = None,
+        **attributes: Any,
     ) -> str:
         """Append an operator; its result has the shape of its first input when none is given."""
         name = f"v{len(self.ops)}"
         if kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
             params = _QPARAMS
         self.shapes[name] = shape or self.shapes[inputs[0]]
-        attributes = {"axes": (2, 3)} if kind is OpKind.MEAN else {}
         stride, padding, groups = (
             (window.stride, window.padding, window.groups) if window is not None else (1, 0, 1)
         )
@@ -137,18 +132,44 @@ _QPARAMS: Mapping[str, NDArray[Any]] = {
 }
 
 
-def _weights(shape: tuple[int, ...], integer: bool) -> dict[str, NDArray[Any]]:
-    def zeros(dtype: type[np.generic], *shape: int) -> NDArray[Any]:
-        return np.broadcast_to(np.zeros((), dtype), shape)
+def _layer_kind(spec: LayerSpec) -> OpKind:
+    """What `supernet.subnet_layers.build_layer` makes of a convolution or linear layer."""
+    linear, precision = spec.operator is Operator.LINEAR, spec.precision
+    grouped = precision.weight is not None and precision.weight.group_size is not None
+    if precision.weight_only != grouped or (grouped and not linear):
+        raise UnsupportedOperatorError(
+            f"{spec.site}: {spec.operator} in {precision.name}, which no kernel executes"
+        )
+    if grouped:
+        return OpKind.WEIGHT_ONLY_LINEAR
+    if precision.integer:
+        return OpKind.QLINEAR if linear else OpKind.QCONV
+    return OpKind.LINEAR if linear else OpKind.CONV
 
-    if not integer:
-        return {"weight": zeros(np.float32, *shape), "bias": zeros(np.float32, shape[0])}
+
+def _weights(spec: LayerSpec) -> dict[str, NDArray[Any]]:
+    shape, scheme = spec.weight_shape, spec.precision.weight
+    if scheme is None:
+        return _float_weights(shape)
+    weight = _zeros(np.int8, *shape)
+    if scheme.group_size is not None:
+        groups = -(-shape[1] // scheme.group_size)
+        scale = _zeros(np.float32, shape[0], groups)
+        return {"weight": weight, "bias": _zeros(np.float32, shape[0]), "scale": scale}
     return {
-        "weight": zeros(np.int8, *shape),
-        "bias": zeros(np.int32, shape[0]),
-        "scale": zeros(np.float32, shape[0]),
-        "input_zero_point": np.zeros((), np.int32),
+        "weight": weight,
+        "bias": _zeros(np.int32, shape[0]),
+        "scale": _zeros(np.float32, shape[0]),
+        "input_zero_point": _zeros(np.int32),
     }
+
+
+def _float_weights(shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    return {"weight": _zeros(np.float32, *shape), "bias": _zeros(np.float32, shape[0])}
+
+
+def _zeros(dtype: type[np.generic], *shape: int) -> NDArray[Any]:
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _block(spec: LayerSpec) -> str:

@@ -131,11 +131,16 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, classes] of inputs [n, C, R, R] float32, by the binary, one at a time.
+    def run(self, build: Build, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Results [n, ...] of inputs [n, ...], by the binary, one at a time.
+
+        Args:
+            build: Its `output_shape` is that of one result: [1, classes] for logits.
+            x: n times its `input_shape`, [n, C, R, R], in its `input_dtype`.
 
         Raises:
-            MeasurementError: The child process failed.
+            MeasurementError: `x` is of another kind than `input_dtype`, or the child process
+                failed.
             ChildCrashError: The child process crashed.
             ChildTimeoutError: It took too long.
         """

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
+from compilers.errors import MeasurementError
 from compilers.host import processor_name
 from spaces.files import atomic_directory, atomic_write_text
 from spaces.layer_spec import LayerSpec
@@ -59,12 +60,19 @@ def write_build(
 
 
 def run_through_files(
-    x: NDArray[np.float32], execute: Callable[[Mapping[str, str]], object]
+    build: Build, x: NDArray[Any], execute: Callable[[Mapping[str, str]], object]
 ) -> NDArray[np.float32]:
-    """Logits that a child writes to the file `output` for the inputs in the file `input`."""
+    """Results that a child writes to the file `output` for the inputs in the file `input`.
+
+    Raises:
+        MeasurementError: The inputs are of another kind than the build's, such as float32 for
+            tokens.
+    """
+    if not np.can_cast(x.dtype, build.input_dtype, "same_kind"):
+        raise MeasurementError(f"inputs are {x.dtype}; the build takes {build.input_dtype}")
     with tempfile.TemporaryDirectory(prefix="netcarve-run-") as folder:
         files = {name: str(Path(folder) / f"{name}.npy") for name in ("input", "output")}
-        np.save(files["input"], np.ascontiguousarray(x, np.float32))
+        np.save(files["input"], np.ascontiguousarray(x, build.input_dtype))
         execute(files)
         logits: NDArray[np.float32] = np.load(files["output"], allow_pickle=False)
         return logits

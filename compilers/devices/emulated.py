@@ -83,7 +83,7 @@ class EmulatedAarch64(HostBuiltDevice):
 
     def instructions(self, builds: Sequence[Build]) -> list[int]:
         """See `Device.instructions`."""
-        return [self.runner.instructions(build.library, build.input_shape) for build in builds]
+        return [self.runner.instructions(build) for build in builds]
 
     def time(
         self, builds: Sequence[Build], config: MeasurementConfig | None = None
@@ -121,4 +121,4 @@ class EmulatedAarch64(HostBuiltDevice):
     def _execute(self, command: str, arguments: Mapping[str, Any]) -> None:
         assert command == "run"
         library, given, returned = (Path(arguments[k]) for k in ("library", "input", "output"))
-        self.runner.run(library, given, returned)
+        self.runner.run(library, given, returned, arguments["output_shape"])

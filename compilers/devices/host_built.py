@@ -52,6 +52,16 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "netcarve"
 
 
+def executable(build: Build) -> dict[str, Any]:
+    """What the child that runs a binary is told of it."""
+    return {
+        "library": str(build.library),
+        "input_shape": build.input_shape,
+        "input_dtype": build.input_dtype,
+        "output_shape": build.output_shape,
+    }
+
+
 class HostBuiltDevice(Device):
     """A device of batch 1 whose binaries this host compiles. See `Device`.
 
@@ -157,12 +167,10 @@ class HostBuiltDevice(Device):
 
         return write_build(subnet, specs, out_dir, sample, compile_)
 
-    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, build: Build, x: NDArray[Any]) -> NDArray[np.float32]:
         """See `Device.run`."""
-        library = str(build.library)
-        return run_through_files(
-            x, lambda files: self._execute("run", {"library": library, **files})
-        )
+        binary = executable(build)
+        return run_through_files(build, x, lambda files: self._execute("run", {**binary, **files}))
 
     def time(
         self, builds: Sequence[Build], config: MeasurementConfig | None = None
@@ -171,10 +179,7 @@ class HostBuiltDevice(Device):
         if not builds:
             return []
         request = {
-            "entries": [
-                {"library": str(build.library), "input_shape": build.input_shape}
-                for build in builds
-            ],
+            "entries": [executable(build) for build in builds],
             "config": asdict(config or MeasurementConfig()),
         }
         return [Measurement.from_json(answer) for answer in self._execute("time", request)]

@@ -12,7 +12,7 @@ from typing import Any
 from compilers.built import Build
 from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
 from compilers.devices.base import DEVICES, DeviceConfig
-from compilers.devices.host_built import PROBE_TIMEOUT, HostBuiltDevice
+from compilers.devices.host_built import PROBE_TIMEOUT, HostBuiltDevice, executable
 from compilers.errors import DeviceError, MeasurementError
 from compilers.host import last_processors, processor_name
 from compilers.isolation import Worker
@@ -88,8 +88,7 @@ class LocalCpu(HostBuiltDevice):
     def profile(self, build: Build, config: MeasurementConfig | None = None) -> InferenceTiming:
         """See `Device.profile`."""
         request = {
-            "library": str(build.library),
-            "input_shape": build.input_shape,
+            **executable(build),
             "symbols": [record.symbol for record in build.kernels],
             "config": asdict(config or MeasurementConfig()),
         }

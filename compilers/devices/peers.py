@@ -96,14 +96,14 @@ class PeerDevice(Device):
 
         return write_build(subnet, specs, out_dir, sample, prepare)
 
-    def run(self, build: Build, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, build: Build, x: NDArray[Any]) -> NDArray[np.float32]:
         """See `Device.run`."""
 
         def execute(files: Mapping[str, str]) -> None:
             request = self._request(folder=str(build.folder), **files)
             self._runtime.request("run", request, TIMEOUT)
 
-        return run_through_files(x, execute)
+        return run_through_files(build, x, execute)
 
     def time(
         self, builds: Sequence[Build], config: MeasurementConfig | None = None

@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compilers.built import Build, timing_input
 from compilers.emulation.qemu import Emulator
 from compilers.runtime import FORMAT, MANIFEST
 from compilers.tvm_runtime import TvmRuntime
@@ -32,8 +34,14 @@ class EmulatedRunner:
         self.emulator = emulator
         self.runtime = runtime
 
-    def run(self, library: Path, given: Path, returned: Path) -> None:
-        """Run the inputs in `given` (.npy, [n, C, H, W] float32) into `returned` (.npy).
+    def run(self, library: Path, given: Path, returned: Path, output_shape: Sequence[int]) -> None:
+        """Run inputs through a library.
+
+        Args:
+            library: The compiled subnet.
+            given: Inputs [n, ...] in the library's element type, .npy.
+            returned: Receives the results [n, ...] float32, .npy.
+            output_shape: Of one result, [1, ...].
 
         Raises:
             BuildError: The runner cannot be compiled.
@@ -41,29 +49,32 @@ class EmulatedRunner:
             ChildCrashError: It crashed.
             ChildTimeoutError: It took too long.
         """
-        shape = [1, *np.load(given, allow_pickle=False, mmap_mode="r").shape[1:]]
-        with self._bundle(library, shape) as folder:
+        x = np.load(given, allow_pickle=False, mmap_mode="r")
+        with self._bundle(library, [1, *x.shape[1:]], str(x.dtype), output_shape) as folder:
             arguments: list[str | Path] = ["--bundle", folder, "--input", given]
             arguments += ["--output", returned]
             self.emulator.run(self._executable(), arguments)
 
-    def __call__(self, library: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, classes] of inputs [n, C, H, W] float32. Raises as `run`."""
+    def __call__(
+        self, library: Path, x: NDArray[Any], output_shape: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Results [n, ...] of inputs [n, ...]. Raises as `run`."""
         with tempfile.TemporaryDirectory(prefix="netcarve-emulation-") as folder:
             given, returned = Path(folder) / "x.npy", Path(folder) / "y.npy"
-            np.save(given, np.ascontiguousarray(x, np.float32))
-            self.run(library, given, returned)
+            np.save(given, np.ascontiguousarray(x))
+            self.run(library, given, returned, output_shape)
             logits: NDArray[np.float32] = np.load(returned, allow_pickle=False)
             return logits
 
-    def instructions(self, library: Path, shape: Sequence[int]) -> int:
-        """Instructions of one inference of an input [1, C, H, W], kernels and all around them.
+    def instructions(self, build: Build) -> int:
+        """Instructions of one inference, kernels and all around them.
 
         Raises as `run`.
         """
-        with self._bundle(library, shape) as folder:
+        shape, dtype = build.input_shape, build.input_dtype
+        with self._bundle(build.library, shape, dtype, build.output_shape) as folder:
             given = folder / "x.npy"
-            np.save(given, np.random.default_rng(0).random(shape, dtype=np.float32))
+            np.save(given, timing_input(shape, dtype))
             arguments: list[str | Path] = ["--bundle", folder, "--input", given]
             arguments += ["--output", folder / "y.npy"]
 
@@ -86,13 +97,17 @@ class EmulatedRunner:
         )
 
     @contextmanager
-    def _bundle(self, library: Path, shape: Sequence[int]) -> Iterator[Path]:
+    def _bundle(
+        self, library: Path, shape: Sequence[int], dtype: str, output_shape: Sequence[int]
+    ) -> Iterator[Path]:
         """A folder with what the runner reads of a bundle."""
         isa = self.emulator.isa
         manifest = {
             "format": FORMAT,
             "library": library.name,
             "input_shape": list(shape),
+            "input_dtype": dtype,
+            "output_shape": list(output_shape),
             "isa": isa.name,
             "threads": isa.threads,
             "cpu_flags": sorted(isa.cpu_flags),

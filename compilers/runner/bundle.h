@@ -29,7 +29,9 @@ constexpr int kMostThreads = 1024;
 
 struct Bundle {
   std::filesystem::path library;
-  std::vector<std::int64_t> input_shape;  // [1, C, H, W]
+  std::vector<std::int64_t> input_shape;  // [1, C, H, W], or [1, T] of tokens
+  bool tokens;  // the input is int64, not float32
+  std::vector<std::int64_t> output_shape;  // [1, classes] or [1, T, classes]
   std::string isa;
   int threads;  // that kernels divide their work over
   std::vector<std::string> cpu_flags;  // as in /proc/cpuinfo
@@ -55,6 +57,19 @@ T field(const json::Object& manifest, const char* name) {
   return typed<T>(manifest.Get(tvm::ffi::String(name)), name);
 }
 
+// Sizes of one inference; `expected` says which for the message.
+inline std::vector<std::int64_t> shape(const json::Object& manifest, const char* name,
+                                       const std::string& expected) {
+  std::vector<std::int64_t> sizes;
+  for (const tvm::ffi::Any& size : field<json::Array>(manifest, name)) {
+    sizes.push_back(typed<std::int64_t>(size, name));
+  }
+  if (sizes.size() < 2 || sizes.front() != 1 || *std::min_element(sizes.begin(), sizes.end()) < 1) {
+    throw std::runtime_error("corrupt: " + std::string(name) + " is not " + expected);
+  }
+  return sizes;
+}
+
 inline Bundle parse(const std::string& text) {
   tvm::ffi::String problem;
   const tvm::ffi::Any parsed = json::Parse(text, &problem);
@@ -69,13 +84,13 @@ inline Bundle parse(const std::string& text) {
     throw std::runtime_error("corrupt: library is '" + bundle.library.string() +
                              "'; expected a file name");
   }
-  for (const tvm::ffi::Any& size : field<json::Array>(manifest, "input_shape")) {
-    bundle.input_shape.push_back(typed<std::int64_t>(size, "input_shape"));
+  bundle.input_shape = shape(manifest, "input_shape", "[1, C, H, W]");
+  const std::string dtype{field<tvm::ffi::String>(manifest, "input_dtype")};
+  if (dtype != "float32" && dtype != "int64") {
+    throw std::runtime_error("corrupt: input_dtype is '" + dtype + "'; known: float32, int64");
   }
-  const auto& shape = bundle.input_shape;
-  if (shape.size() < 2 || shape.front() != 1 || *std::min_element(shape.begin(), shape.end()) < 1) {
-    throw std::runtime_error("corrupt: input_shape is not [1, C, H, W]");
-  }
+  bundle.tokens = dtype == "int64";
+  bundle.output_shape = shape(manifest, "output_shape", "[1, C] or [1, T, C]");
   bundle.isa = std::string(field<tvm::ffi::String>(manifest, "isa"));
   const auto threads = field<std::int64_t>(manifest, "threads");
   if (threads < 1 || threads > kMostThreads) {

@@ -10,7 +10,9 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <new>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -30,26 +32,33 @@ class Model {
       : main_(load(bundle.library)),
         input_(Tensor::FromNDAlloc(AlignedMemory(),
                                    {bundle.input_shape.data(), bundle.input_shape.size()},
-                                   DLDataType{kDLFloat, 32, 1}, DLDevice{kDLCPU, 0})) {}
+                                   bundle.tokens ? kInt64 : kFloat32, DLDevice{kDLCPU, 0})),
+        output_shape_(bundle.output_shape) {}
 
-  // Number of floats of one input.
+  // Number of elements of one input.
   std::size_t input_size() const { return static_cast<std::size_t>(input_.numel()); }
 
-  void set_input(const float* values) {
-    std::memcpy(input_.data_ptr(), values, input_size() * sizeof(float));
+  // `values` are of the bundle's element type.
+  template <typename T>
+  void set_input(const T* values) {
+    std::memcpy(input_.data_ptr(), values, input_size() * sizeof(T));
   }
 
-  // Logits of the input, float32 [1, classes].
+  // The result of the input, float32: the values of the bundle's output shape, row-major.
   // Throws std::runtime_error: the library refuses the input, or returns something else.
   tvm::ffi::Tensor run() const {
-    const std::optional<Tensor> logits = call().as<Tensor>();
-    if (!logits || logits->dtype().code != kDLFloat || logits->dtype().bits != 32 ||
-        logits->dtype().lanes != 1 || logits->ndim() != 2 || logits->size(0) != 1 ||
-        !logits->IsContiguous()) {
-      throw std::runtime_error("the library returns no float32 logits of shape [1, classes]");
+    const std::optional<Tensor> result = call().as<Tensor>();
+    const std::int64_t expected = std::accumulate(output_shape_.begin(), output_shape_.end(),
+                                                  std::int64_t{1}, std::multiplies<>());
+    if (!result || result->dtype() != kFloat32 || result->numel() != expected ||
+        !result->IsContiguous()) {
+      throw std::runtime_error("the library returns no float32 values of shape " +
+                               shape_text(output_shape_));
     }
-    return *logits;
+    return *result;
   }
+
+  const std::vector<std::int64_t>& output_shape() const { return output_shape_; }
 
  private:
   using Function = tvm::ffi::Function;
@@ -57,6 +66,7 @@ class Model {
   using Tensor = tvm::ffi::Tensor;
 
   static constexpr int kPooledAllocator = 2;
+  static constexpr DLDataType kFloat32{kDLFloat, 32, 1}, kInt64{kDLInt, 64, 1};
 
   struct AlignedMemory {
     static constexpr std::size_t kBytes = 64;  // what TVM's own allocators give to kernels
@@ -105,6 +115,7 @@ class Model {
 
   Function main_;
   Tensor input_;
+  std::vector<std::int64_t> output_shape_;
 };
 
 }  // namespace netcarve

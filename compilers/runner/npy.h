@@ -1,4 +1,4 @@
-// float32 arrays in NumPy's .npy format, versions 1.0 to 3.0: little-endian, C order.
+// Arrays of float32 or int64 in NumPy's .npy format, versions 1.0 to 3.0: little-endian, C order.
 #pragma once
 
 #include <cerrno>
@@ -20,9 +20,24 @@ namespace netcarve {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && sizeof(float) == 4,
               "values are read and written as they lie in memory");
 
+template <typename T>
 struct Array {
   std::vector<std::int64_t> shape;
-  std::vector<float> values;  // C order
+  std::vector<T> values;  // C order
+};
+
+// How .npy files and messages call an element type.
+template <typename T>
+struct DType;
+
+template <>
+struct DType<float> {
+  static constexpr std::string_view kCode = "<f4", kName = "float32";
+};
+
+template <>
+struct DType<std::int64_t> {
+  static constexpr std::string_view kCode = "<i8", kName = "int64";
 };
 
 // As Python writes a tuple: (16, 1, 12, 12), (3,).
@@ -37,7 +52,6 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
 namespace npy {
 
 constexpr std::string_view kMagic{"\x93NUMPY", 6};
-constexpr std::string_view kFloat32 = "<f4";
 
 struct Header {
   std::string dtype;
@@ -171,13 +185,15 @@ inline Header read_header(std::ifstream& file, std::uintmax_t file_bytes) {
   return HeaderParser(text).parse();
 }
 
-inline Array read(std::ifstream& file, std::uintmax_t file_bytes) {
+template <typename T>
+Array<T> read(std::ifstream& file, std::uintmax_t file_bytes) {
   const Header header = read_header(file, file_bytes);
-  if (header.dtype != kFloat32) {
-    throw std::runtime_error("its dtype is '" + header.dtype + "'; expected '<f4', float32");
+  if (header.dtype != DType<T>::kCode) {
+    throw std::runtime_error("its dtype is '" + header.dtype + "'; expected '" +
+                             std::string(DType<T>::kCode) + "', " + std::string(DType<T>::kName));
   }
   if (header.fortran_order) throw std::runtime_error("it is in Fortran order; expected C order");
-  std::uintmax_t bytes = sizeof(float);
+  std::uintmax_t bytes = sizeof(T);
   for (const std::int64_t signed_size : header.shape) {
     const auto size = static_cast<std::uintmax_t>(signed_size);
     if (size != 0 && bytes > std::numeric_limits<std::uintmax_t>::max() / size) {
@@ -190,7 +206,7 @@ inline Array read(std::ifstream& file, std::uintmax_t file_bytes) {
     throw std::runtime_error("it holds " + std::to_string(found) + " bytes of data; its shape " +
                              shape_text(header.shape) + " needs " + std::to_string(bytes));
   }
-  Array array{header.shape, std::vector<float>(bytes / sizeof(float))};
+  Array<T> array{header.shape, std::vector<T>(bytes / sizeof(T))};
   file.read(reinterpret_cast<char*>(array.values.data()), static_cast<std::streamsize>(bytes));
   if (!file) throw std::runtime_error("its data cannot be read");
   return array;
@@ -198,10 +214,11 @@ inline Array read(std::ifstream& file, std::uintmax_t file_bytes) {
 
 }  // namespace npy
 
-// The float32 array in a file.
+// The array of T in a file.
 // Throws std::runtime_error, which names the file: it cannot be read, is malformed or cut off, of
 // another dtype, or not in C order.
-inline Array read_npy(const std::filesystem::path& path) {
+template <typename T>
+Array<T> read_npy(const std::filesystem::path& path) {
   const std::string unreadable = path.string() + ": not a readable .npy file: ";
   std::error_code error;
   const std::uintmax_t file_bytes = std::filesystem::file_size(path, error);
@@ -209,7 +226,7 @@ inline Array read_npy(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error(unreadable + std::strerror(errno));
   try {
-    return npy::read(file, file_bytes);
+    return npy::read<T>(file, file_bytes);
   } catch (const std::runtime_error& reason) {
     throw std::runtime_error(unreadable + reason.what());
   }
@@ -217,13 +234,13 @@ inline Array read_npy(const std::filesystem::path& path) {
 
 // Writes an array under a temporary name in the same folder, then renames it to `path`.
 // Throws std::runtime_error, which names the file; then nothing of it is left behind.
-inline void write_npy(const std::filesystem::path& path, const Array& array) {
+inline void write_npy(const std::filesystem::path& path, const Array<float>& array) {
   std::error_code error;
   // Renaming would put a plain file in the place of a device such as /dev/stdout.
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
     throw std::runtime_error(path.string() + ": cannot be written: not a plain file");
   }
-  std::string header = "{'descr': '" + std::string(npy::kFloat32) +
+  std::string header = "{'descr': '" + std::string(DType<float>::kCode) +
                        "', 'fortran_order': False, 'shape': " + shape_text(array.shape) + ", }";
   constexpr std::size_t kStart = 10, kAlignment = 64;
   header.resize((kStart + header.size() + kAlignment) / kAlignment * kAlignment - kStart, ' ');

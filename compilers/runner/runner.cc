@@ -29,8 +29,10 @@ namespace fs = std::filesystem;
 constexpr const char* kUsage =
     "usage: %s --input X.npy [--output Y.npy] [--repeats N] [--threads N] [--bundle DIR]\n"
     "\n"
-    "  --input X.npy   inputs, float32 [n, channels, size, size] or one without the first axis\n"
-    "  --output Y.npy  write the logits, float32 [n, classes]; without it the classes are printed\n"
+    "  --input X.npy   inputs, float32 [n, channels, size, size] or int64 [n, tokens], or one\n"
+    "                  without the first axis\n"
+    "  --output Y.npy  write the logits, float32 [n, classes] or [n, tokens, classes]; without it\n"
+    "                  the classes are printed\n"
     "  --repeats N     then measure the first input's latency N times and print the median\n"
     "  --threads N     threads of the runtime; default those that the bundle was compiled for\n"
     "  --bundle DIR    folder of manifest.json and the library; default the executable's\n";
@@ -83,8 +85,9 @@ Options parse_options(int argc, char** argv) {
 }
 
 // Inputs of the bundle's shape: [n, C, H, W], or one as [C, H, W].
-netcarve::Array read_inputs(const fs::path& path, const std::vector<std::int64_t>& one) {
-  netcarve::Array x = netcarve::read_npy(path);
+template <typename T>
+netcarve::Array<T> read_inputs(const fs::path& path, const std::vector<std::int64_t>& one) {
+  netcarve::Array<T> x = netcarve::read_npy<T>(path);
   const std::string found = netcarve::shape_text(x.shape);
   if (std::equal(x.shape.begin(), x.shape.end(), one.begin() + 1, one.end())) {
     x.shape.insert(x.shape.begin(), 1);
@@ -95,21 +98,23 @@ netcarve::Array read_inputs(const fs::path& path, const std::vector<std::int64_t
     for (auto size = one.begin() + 1; size != one.end(); ++size) {
       expected += ", " + std::to_string(*size);
     }
-    throw std::runtime_error(path.string() + ": float32 " + found + "; expected float32 [" +
-                             expected + "]");
+    const std::string dtype{netcarve::DType<T>::kName};
+    throw std::runtime_error(path.string() + ": " + dtype + " " + found + "; expected " + dtype +
+                             " [" + expected + "]");
   }
   return x;
 }
 
-// Logits [n, classes] of inputs [n, C, H, W], one inference each.
-netcarve::Array infer(netcarve::Model& model, const netcarve::Array& x) {
-  netcarve::Array logits;
+// Logits [n, ..., classes] of n inputs, one inference each.
+template <typename T>
+netcarve::Array<float> infer(netcarve::Model& model, const netcarve::Array<T>& x) {
+  netcarve::Array<float> logits{model.output_shape(), {}};
+  logits.shape.front() = x.shape.front();
   for (std::int64_t i = 0; i < x.shape.front(); ++i) {
     model.set_input(x.values.data() + static_cast<std::size_t>(i) * model.input_size());
-    const tvm::ffi::Tensor row = model.run();
-    const auto* values = static_cast<const float*>(row.data_ptr());
-    logits.values.insert(logits.values.end(), values, values + row.numel());
-    logits.shape = {x.shape.front(), row.size(1)};
+    const tvm::ffi::Tensor one = model.run();
+    const auto* values = static_cast<const float*>(one.data_ptr());
+    logits.values.insert(logits.values.end(), values, values + one.numel());
   }
   return logits;
 }
@@ -137,23 +142,28 @@ void measure(const netcarve::Model& model, int repeats, int threads) {
   std::printf("repeats: %d, threads: %d\n", repeats, threads);
 }
 
-void print_classes(const netcarve::Array& logits) {
-  const auto classes = static_cast<std::size_t>(logits.shape[1]);
-  for (std::size_t i = 0; i * classes < logits.values.size(); ++i) {
+// The class of every row of logits; an input with several rows is a sequence of tokens.
+void print_classes(const netcarve::Array<float>& logits) {
+  const auto classes = static_cast<std::size_t>(logits.shape.back());
+  const std::size_t all = logits.values.size() / classes;
+  const std::size_t rows = all / static_cast<std::size_t>(logits.shape.front());
+  for (std::size_t i = 0; i < all; ++i) {
     const float* row = logits.values.data() + i * classes;
     const float* best = std::max_element(row, row + classes);
-    std::printf("input %zu: class %td, logit %.4f\n", i, best - row, *best);
+    std::printf("input %zu", i / rows);
+    if (rows > 1) std::printf(", token %zu", i % rows);
+    std::printf(": class %td, logit %.4f\n", best - row, *best);
   }
 }
 
-void run(const Options& options) {
-  const netcarve::Bundle bundle = netcarve::read_bundle(fs::absolute(options.bundle));
-  netcarve::check_cpu(bundle);
-  const netcarve::Array x = read_inputs(options.input, bundle.input_shape);
+// With inputs of T, which are what the bundle takes.
+template <typename T>
+void run(const Options& options, const netcarve::Bundle& bundle) {
+  const netcarve::Array<T> x = read_inputs<T>(options.input, bundle.input_shape);
   const int threads = options.threads > 0 ? options.threads : bundle.threads;
   netcarve::use_threads(threads);
   netcarve::Model model(bundle);
-  const netcarve::Array logits = infer(model, x);
+  const netcarve::Array<float> logits = infer(model, x);
   if (options.output.empty()) {
     print_classes(logits);
   } else {
@@ -169,7 +179,14 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   try {
-    run(parse_options(argc, argv));
+    const Options options = parse_options(argc, argv);
+    const netcarve::Bundle bundle = netcarve::read_bundle(fs::absolute(options.bundle));
+    netcarve::check_cpu(bundle);
+    if (bundle.tokens) {
+      run<std::int64_t>(options, bundle);
+    } else {
+      run<float>(options, bundle);
+    }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return kUserError;

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from compilers.built import Build
+from compilers.build import build_library, kernel_records
+from compilers.built import LIBRARY_FILE, Build
 from compilers.devices import DeviceConfig, LocalCpu
+from compilers.frontend import trace
+from compilers.fusion import fuse
+from compilers.kernel_library import KernelLibrary
 from spaces.cost import tensor_layout
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import FP32, W8A8, LayerPrecision
@@ -124,6 +128,47 @@ def builds(
     return {
         name: device.build(subnet, subnet.specs, folder / name) for name, subnet in subnets.items()
     }
+
+
+class TokenNetwork(torch.nn.Module):
+    """Tokens [1, 4] to logits [1, 4, 16]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = torch.nn.Embedding(20, 16), torch.nn.Linear(16, 16)
+        self.requires_grad_(False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(tokens))
+
+
+@pytest.fixture(scope="session")
+def token_build(
+    device: LocalCpu, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Build, torch.nn.Module]:
+    """A network of int64 tokens, which no extracted subnet is, and its library."""
+    module, folder = TokenNetwork(), tmp_path_factory.mktemp("tokens")
+    graph = fuse(trace(module, (1, 4), "int64"))
+    kernels = KernelLibrary(cache / "kernels")
+    build_library(graph, device.isa, kernels, folder / LIBRARY_FILE)
+    build = Build(
+        folder=folder,
+        specs=(),
+        isa=device.isa.name,
+        threads=1,
+        cpu_flags=tuple(sorted(device.isa.cpu_flags)),
+        input_shape=graph.input_shape,
+        input_dtype=graph.input_dtype,
+        output_shape=graph.output_shape,
+        kernels=kernel_records(graph, device.isa, kernels),
+        tolerance=1e-4,
+        difference=0.0,
+        seconds=0.0,
+        hardware=device.hardware,
+        versions={},
+    )
+    return build, module
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,64 @@ def test_outputs_are_those_of_the_python_runner(
     ]
 
 
+@pytest.fixture
+def token_folder(token_build, tmp_path):
+    """What the runner reads of a bundle whose inputs are tokens."""
+    build, _ = token_build
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    shutil.copy(build.library, folder)
+    manifest = {
+        "format": 1, "library": "library.so", "input_shape": [1, 4], "input_dtype": "int64",
+        "output_shape": [1, 4, 16], "isa": build.isa, "threads": 1,
+        "cpu_flags": list(build.cpu_flags),
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_tokens_give_the_results_of_the_python_runner(
+    executable, token_build, token_folder, device, tmp_path
+):
+    tokens = np.array([[3, 1, 19, 0], [7, 7, 2, 18]])
+    np.save(tmp_path / "x.npy", tokens)
+    given = ["--bundle", token_folder, "--input", tmp_path / "x.npy"]
+    done = call(executable, *given, "--output", tmp_path / "y.npy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    found = np.load(tmp_path / "y.npy")
+    np.testing.assert_array_equal(found, device.run(token_build[0], tokens))
+    assert found.shape == (2, 4, 16)
+    assert call(executable, *given).stdout.splitlines() == [
+        f"input {i}, token {j}: class {row.argmax()}, logit {row.max():.4f}"
+        for i, rows in enumerate(found)
+        for j, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((2, 4), np.float32), "dtype is '<f4'; expected '<i8', int64"),
+        (np.zeros((2, 4), np.int32), "dtype is '<i4'; expected '<i8', int64"),
+        (np.zeros((2, 5), np.int64), r"int64 \(2, 5\); expected int64 \[n, 4\]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_token_is_refused(executable, token_folder, tmp_path, content, message):
+    np.save(tmp_path / "x.npy", content)
+    done = call(executable, "--bundle", token_folder, "--input", tmp_path / "x.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(message, done.stderr)
+
+
+def test_a_result_of_another_shape_is_refused(executable, token_folder, tmp_path):
+    change_manifest(token_folder, lambda m: m.update(output_shape=[1, 4, 17]))
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.int64))
+    done = call(executable, "--bundle", token_folder, "--input", tmp_path / "x.npy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "returns no float32 values of shape (1, 4, 17)" in done.stderr
+
+
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_every_version_of_the_format_is_read(executable, bundle, tmp_path, version):
     with (tmp_path / "x.npy").open("wb") as file:
@@ -257,6 +315,10 @@ def test_an_output_that_cannot_be_written_leaves_nothing(executable, bundle, tmp
          "input_shape is of the wrong type"),
         (lambda f: change_manifest(f, lambda m: m.update(input_shape=[1, 0, 12, 12])),
          r"input_shape is not \[1, C, H, W\]"),
+        (lambda f: change_manifest(f, lambda m: m.update(input_dtype="int8")),
+         "input_dtype is 'int8'; known: float32, int64"),
+        (lambda f: change_manifest(f, lambda m: m.update(output_shape=[10])),
+         r"output_shape is not \[1, C\] or \[1, T, C\]"),
         (lambda f: change_manifest(f, lambda m: m.update(library="../library.so")),
          "library is '../library.so'; expected a file name"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: corrupt: "),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.fusion import fuse
+from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
 from spaces.population import sample
-from spaces.quant_scheme import S8_WEIGHT, LayerPrecision
+from spaces.quant_scheme import PRECISIONS, S8_WEIGHT, U8_ACTIVATION, LayerPrecision
+from spaces.space import SearchSpace
 from supernet.extract import Subnet
+
+LAYERS = (Conv, Depthwise, Gemm)
 
 
 def calls(graph):
@@ -39,7 +46,55 @@ def test_subnets_of_the_digits_space_have_the_same_kernel_calls():
         assert calls(subnet_graph(specs)) == calls(trace(subnet, (1, 1, size, size)))
 
 
-def test_what_no_kernel_executes_is_an_error():
-    spec = LayerSpec("fc", Operator.LINEAR, 8, 8, precision=LayerPrecision(S8_WEIGHT, None))
-    with pytest.raises(UnsupportedOperatorError, match="fc"):
+@pytest.mark.slow
+def test_subnets_of_a_low_bit_space_have_the_same_kernel_calls():
+    data = get_space("mobilenetv3_digits").to_json()
+    settings = data["settings"] | {"schemes": ["fp32", "w2a8", "w4a8", "w8a8"]}
+    space = SearchSpace.from_json(data | {"settings": settings, "choices": None})
+    held = Counter()
+    for row in sample(space, 3, np.random.default_rng(5)):
+        specs = space.layer_specs(space.from_indices(row))
+        size = specs[0].in_size
+        expected = calls(trace(Subnet(specs), (1, 1, size, size)))
+        assert calls(subnet_graph(specs)) == expected
+        held.update(
+            kernel.weight_bits
+            for _, kernel, _ in expected
+            if isinstance(kernel, LAYERS) and kernel.input_dtype == "uint8"
+        )
+    assert held.keys() == {4, 8}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_of_any_precision_have_the_same_kernel_calls(subnets, make_subnet, images, seed):
+    rng = np.random.default_rng(seed)
+    names = {
+        weight_only: [n for n, found in PRECISIONS.items() if found.weight_only == weight_only]
+        for weight_only in (False, True)
+    }
+    specs = [
+        replace(
+            spec,
+            precision=PRECISIONS[str(rng.choice(names[spec.operator is Operator.LINEAR]))]
+            if spec.precision.weight is not None
+            else spec.precision,
+        )
+        for spec in subnets["w8a8"].specs
+    ]
+    expected = calls(trace(make_subnet(tuple(specs)), (1, *images.shape[1:])))
+    assert calls(subnet_graph(specs)) == expected
+    assert isinstance(expected[-1][1], WeightOnlyGemm)
+
+
+@pytest.mark.parametrize(
+    ("operator", "precision"),
+    [
+        (Operator.LINEAR, LayerPrecision(S8_WEIGHT, None)),
+        (Operator.CONV, PRECISIONS["w4a32g32"]),
+        (Operator.LINEAR, LayerPrecision(PRECISIONS["w4a32g32"].weight, U8_ACTIVATION)),
+    ],
+)
+def test_what_no_kernel_executes_is_an_error(operator, precision):
+    spec = LayerSpec("fc", operator, 64, 8, precision=precision)
+    with pytest.raises(UnsupportedOperatorError, match=f"fc.*{precision.name}"):
         subnet_graph([spec])

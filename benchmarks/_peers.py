@@ -1,4 +1,4 @@
-"""Timing compiled libraries beside other runtimes, in a process of its own.
+"""Timing compiled libraries beside other runtimes, on one thread, in a process of its own.
 
 Run as a script by `measure_in_child`: pins itself, takes the host lock, so that no search disturbs
 it, and times its calls interleaved. Torch is kept out of a process that does not time it.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -49,15 +49,13 @@ class ChildError(Exception):
 
 
 def measure_in_child(
-    calls: Sequence[Call], config: MeasurementConfig, threads: int = 1, timeout: float | None = None
+    calls: Sequence[Call], config: MeasurementConfig, timeout: float | None = None
 ) -> list[Measurement]:
-    """Time `calls` against each other; the first has a second instance for the A/A ratio.
+    """Time `calls` on one thread; the first has a second instance for the A/A ratio.
 
     Args:
-        calls: What to time. On several threads a single one, of which there is no second instance:
-            idle workers spin for a while on the processors that others need.
+        calls: What to time against each other.
         config: How long.
-        threads: Threads of one inference, and processors that the child may use.
         timeout: Seconds until the child is killed.
 
     Raises:
@@ -67,19 +65,16 @@ def measure_in_child(
 
     with tempfile.TemporaryDirectory(prefix="netcarve-benchmark-") as folder:
         given, returned = Path(folder) / "given.json", Path(folder) / "returned.json"
-        request = {
-            "calls": [asdict(call) for call in calls], "config": asdict(config), "threads": threads
-        }  # fmt: skip
+        request = {"calls": [asdict(call) for call in calls], "config": asdict(config)}
         given.write_text(json.dumps(request))
         runtime_only = not any(call.runtime in _TORCH for call in calls)
-        run_child(__file__, [str(given), str(returned)], threads, timeout, runtime_only)
+        run_child(__file__, [str(given), str(returned)], timeout, runtime_only)
         return [Measurement.from_json(row) for row in json.loads(returned.read_text())]
 
 
 def run_child(
     script: str,
     arguments: Sequence[str],
-    threads: int = 1,
     timeout: float | None = None,
     runtime_only: bool = False,
 ) -> None:
@@ -88,33 +83,50 @@ def run_child(
     Args:
         script: Its file.
         arguments: Its arguments.
-        threads: Threads of TVM and of OpenMP.
         timeout: Seconds until it is killed.
         runtime_only: Whether it maps TVM's runtime without the compiler.
 
     Raises:
         ChildError: It failed or took too long.
     """
+    command = [sys.executable, "-W", "ignore", script, *arguments]
+    with tempfile.TemporaryFile() as said:
+        try:
+            status = subprocess.run(
+                command,
+                env=child_environment(1, runtime_only),
+                stderr=said,
+                timeout=timeout,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"took longer than {timeout:g} s") from None
+        if status != 0:
+            raise ChildError(f"status {status}: {last_words(said)}")
+
+
+def child_environment(threads: int, runtime_only: bool) -> dict[str, str]:
+    """Environment variables of a child process.
+
+    Args:
+        threads: Threads of TVM and of OpenMP.
+        runtime_only: Whether it maps TVM's runtime without the compiler.
+    """
     search = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = {
+    return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(search),
         "TVM_USE_RUNTIME_LIB": str(int(runtime_only)),
         "TVM_NUM_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
     }
-    command = [sys.executable, "-W", "ignore", script, *arguments]
-    with tempfile.TemporaryFile() as said:
-        try:
-            status = subprocess.run(
-                command, env=environment, stderr=said, timeout=timeout, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ChildError(f"took longer than {timeout:g} s") from None
-        if status != 0:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
-            raise ChildError(f"status {status}: {lines[-1] if lines else ''}")
+
+
+def last_words(said: IO[bytes]) -> str:
+    """The last line that a child wrote to a file."""
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def waiting(holders: Any, seconds: float) -> None:
@@ -139,7 +151,14 @@ def _compiled(call: Call, x: Any, threads: int) -> Callable[[], object]:
 def _onnxruntime(call: Call, x: Any, threads: int) -> Callable[[], object]:
     from compilers.onnx_export import ort_session
 
-    session = ort_session(Path(call.file), batch=1, settings=call.settings, threads=threads)
+    first, *others = sorted(os.sched_getaffinity(0))
+    settings = dict(call.settings)
+    if others:
+        # It counts processors from one.
+        affinities = ";".join(str(cpu + 1) for cpu in others)
+        settings["session.intra_op_thread_affinities"] = affinities
+    session = ort_session(Path(call.file), batch=1, settings=settings, threads=threads)
+    os.sched_setaffinity(0, {first})
     binding = session.io_binding()
     binding.bind_cpu_input(session.get_inputs()[0].name, x)
     binding.bind_output(session.get_outputs()[0].name)
@@ -183,27 +202,29 @@ _RUNTIMES: dict[str, Callable[[Call, Any, int], Callable[[], object]]] = {
 }
 
 
-def _main(given: str, returned: str) -> None:
-    request = json.loads(Path(given).read_text())
-    calls, threads = [Call(**call) for call in request["calls"]], int(request["threads"])
+def prepare(calls: Sequence[Call], threads: int) -> list[Callable[[], object]]:
+    """Make this process ready to make calls, on as many processors as threads."""
     if not any(call.runtime in _TORCH for call in calls):
         sys.modules["torch"] = None  # type: ignore[assignment]
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    from compilers.measurement import MeasurementConfig, measure_interleaved
-    from search.host_lock import HostLock
-
-    # Workers of a second instance would spin on the processors of the first.
-    twin = calls[:1] if threads == 1 else []
     functions = []
-    for call in [*calls, *twin]:
+    for call in calls:
         x = np.ascontiguousarray(np.load(call.input)[:1])
         functions.append(_RUNTIMES[call.runtime](call, x, threads))
         functions[-1]()
+    return functions
+
+
+def _main(given: str, returned: str) -> None:
+    request = json.loads(Path(given).read_text())
+    calls = [Call(**call) for call in request["calls"]]
+    from compilers.measurement import MeasurementConfig, measure_interleaved
+    from search.host_lock import HostLock
+
+    *functions, twin = prepare([*calls, calls[0]], 1)
     with HostLock().exclusive("a benchmark", on_wait=waiting):
         config = MeasurementConfig(**request["config"])
-        measured = measure_interleaved(
-            functions[: len(calls)], config, functions[-1] if twin else None
-        )
+        measured = measure_interleaved(functions, config, twin)
     Path(returned).write_text(json.dumps([measurement.to_json() for measurement in measured]))
 
 

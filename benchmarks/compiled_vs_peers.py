@@ -3,9 +3,9 @@
 Five stock networks (`_stock_nets.py`) in float32, in W8A8 after post-training quantisation and in
 float32 on two threads, and ten random float32 subnets of the digits space. Each is checked against
 torch, then timed interleaved with ONNX Runtime's float32 session in a process of its own, which is
-pinned and holds the host lock; five processes each, medians over processes. On two threads, where
-idle workers of one runtime spin beside the other, processes of one runtime each take turns. When
-the A/A ratio is over 1.03 that is inconclusive and repeated, at most three times.
+pinned and holds the host lock; five processes each, medians over processes. On two threads every
+runtime has a process of its own, and these take turns (`_turns.py`). When the A/A ratio is over
+1.03 that is inconclusive and repeated, at most three times.
 
 Printed beside that, from one process per network: ONNX Runtime on a static QDQ model (per channel,
 calibrated on the same inputs), eager torch, torch.compile (needs a C++ compiler) and OpenVINO where
@@ -30,6 +30,7 @@ from _figures import show_figures
 from _peers import Call, ChildError, geomean, measure_in_child, run_child
 from _stock_builds import LIBRARIES
 from _subnets import build_subnets
+from _turns import measure_in_turns
 
 if TYPE_CHECKING:
     from compilers.measurement import MeasurementConfig
@@ -38,6 +39,7 @@ STOCK = ("mobilenetv3", "resnet18", "vit", "hybrid", "llama")
 DIGITS = "digits"
 DIGITS_SUBNETS, DIGITS_SEED = 10, 30
 PROCESSES, ATTEMPTS = 5, 4
+ROUNDS, QUICK_ROUNDS = 16, 6
 LARGEST_AA_RATIO = 1.03
 COMPILE_TIMEOUT, PREPARE_TIMEOUT = 180.0, 900.0
 TARGETS = {
@@ -57,29 +59,33 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        processes: Processes per comparison.
-        config: Of each of them.
+        processes: Processes per comparison on one thread, and repetitions on several.
+        config: Of each process on one thread.
+        rounds: Turns of each process on several threads.
         compile: Whether torch.compile is timed.
     """
 
     processes: int
     config: MeasurementConfig
+    rounds: int
     compile: bool
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Median milliseconds of several calls, one row per process.
+    """Median milliseconds of several calls, one row per process or repetition.
 
     Attributes:
         labels: Of the calls, in order.
         rows: `[processes, calls]`.
-        inconclusive: Processes whose A/A ratio stayed over 1.03.
+        inconclusive: Rows whose A/A ratio stayed over 1.03.
+        disturbed: Largest share of a row's turns in which other processes disturbed.
     """
 
     labels: tuple[str, ...]
     rows: list[list[float]] = field(default_factory=list)
     inconclusive: int = 0
+    disturbed: float = 0.0
 
     def ms(self, label: str) -> float:
         """Median over the processes."""
@@ -94,33 +100,25 @@ class Comparison:
         return median(row[a] / row[b] for row in self.rows)
 
 
-def compare(
-    calls: dict[str, Call], config: MeasurementConfig, processes: int, threads: int = 1
-) -> Comparison:
-    """Time `calls`, by label, in several processes after each other."""
+def compare(calls: dict[str, Call], effort: Effort, threads: int = 1) -> Comparison:
+    """Time `calls`, by label, several times."""
     result = Comparison(tuple(calls))
-    for _ in range(processes):
+    for _ in range(effort.processes):
         for _ in range(ATTEMPTS):
-            medians, aa_ratio = _medians(list(calls.values()), config, threads)
+            if threads == 1:
+                measured = measure_in_child(list(calls.values()), effort.config)
+                medians = [measurement.median_ms for measurement in measured]
+                aa_ratio, disturbed = measured[0].aa_ratio, 0.0
+            else:
+                turns = measure_in_turns(list(calls.values()), threads, effort.rounds)
+                medians, aa_ratio, disturbed = turns.medians, turns.aa_ratio, turns.disturbed
             if 1 / LARGEST_AA_RATIO <= aa_ratio <= LARGEST_AA_RATIO:
                 break
         else:
             result.inconclusive += 1
         result.rows.append(medians)
+        result.disturbed = max(result.disturbed, disturbed)
     return result
-
-
-def _medians(
-    calls: list[Call], config: MeasurementConfig, threads: int
-) -> tuple[list[float], float]:
-    """Milliseconds of every call, and the A/A ratio of the first."""
-    if threads == 1:
-        measured = measure_in_child(calls, config)
-        return [measurement.median_ms for measurement in measured], measured[0].aa_ratio
-    *medians, again = (
-        measure_in_child([call], config, threads)[0].median_ms for call in (*calls, calls[0])
-    )
-    return medians, again / medians[0]
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -147,7 +145,7 @@ def against_onnxruntime(
     if not calls or not model.exists():
         return Comparison(())
     calls["onnxruntime"] = Call("onnxruntime", str(model), given)
-    return compare(calls, effort.config, effort.processes, threads)
+    return compare(calls, effort, threads)
 
 
 def other_runtimes(name: str, folder: Path, effort: Effort) -> dict[str, float | str]:
@@ -168,9 +166,7 @@ def other_runtimes(name: str, folder: Path, effort: Effort) -> dict[str, float |
             found[label] = "left out"
         else:
             try:
-                theirs, base = measure_in_child(
-                    [call, reference], effort.config, timeout=COMPILE_TIMEOUT
-                )
+                theirs, base = measure_in_child([call, reference], effort.config, COMPILE_TIMEOUT)
                 found[label] = theirs.median_ms / base.median_ms
             except ChildError as error:
                 found[label] = str(error)
@@ -188,7 +184,7 @@ def digits(folder: Path, effort: Effort) -> list[float]:
         given = str(subnet.build.folder / "input.npy")
         calls[subnet.label] = Call("compiled", str(subnet.build.library), given)
         calls[f"{subnet.label} twin"] = Call("onnxruntime", str(subnet.onnx), given)
-    result = compare(calls, effort.config, effort.processes)
+    result = compare(calls, effort)
     ratios = []
     print(f"\ndigits, µs per inference{_doubt(result)}")
     for subnet in subnets:
@@ -247,9 +243,12 @@ def figures_of(nets: dict[str, dict[str, float]], digits_ratios: list[float]) ->
 
 
 def _doubt(result: Comparison) -> str:
-    if not result.inconclusive:
-        return ""
-    return f"   inconclusive: A/A over {LARGEST_AA_RATIO} in {result.inconclusive} processes"
+    doubts = []
+    if result.inconclusive:
+        doubts.append(f"inconclusive: A/A over {LARGEST_AA_RATIO} in {result.inconclusive} rows")
+    if result.disturbed:
+        doubts.append(f"other processes ran in {result.disturbed:.0%} of the turns")
+    return "".join(f"   {doubt}" for doubt in doubts)
 
 
 def main() -> int:
@@ -261,9 +260,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short process, no torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    effort = Effort(PROCESSES, MeasurementConfig(), compile=True)
+    effort = Effort(PROCESSES, MeasurementConfig(), ROUNDS, compile=True)
     if options.quick:
-        effort = Effort(1, MeasurementConfig(min_repeats=15, max_repeats=30), compile=False)
+        short = MeasurementConfig(min_repeats=15, max_repeats=30)
+        effort = Effort(1, short, QUICK_ROUNDS, compile=False)
     chosen = options.only or [*STOCK, DIGITS]
     nets: dict[str, dict[str, float]] = {}
     digits_ratios: list[float] = []

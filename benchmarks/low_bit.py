@@ -30,6 +30,7 @@ from _figures import show_figures
 
 from compilers.kernels import Gemm, WeightOnlyGemm
 from compilers.kernels.base import Kernel, LayerParams, QParams
+from compilers.runtime import use_threads
 
 SIZE = 8192
 GROUP = 64
@@ -65,7 +66,10 @@ def _compiled(kernel: Kernel, params: LayerParams, threads: int) -> Callable[[],
 
 
 def _onnxruntime(weight: Any, threads: int) -> Callable[[], object]:
-    """A call of MatMul in ONNX Runtime, input and output bound."""
+    """A call of MatMul in ONNX Runtime, input and output bound.
+
+    Its threads beside the calling one are bound to the last processors.
+    """
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -86,6 +90,10 @@ def _onnxruntime(weight: Any, threads: int) -> Callable[[], object]:
     options.intra_op_num_threads = threads
     # Its waiting threads would take the processors from the kernels beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads > 1:
+        # It counts processors from one.
+        others = ";".join(str(cpu + 1) for cpu in sorted(os.sched_getaffinity(0))[1:])
+        options.add_session_config_entry("session.intra_op_thread_affinities", others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "product.onnx"
         onnx.save(model, path)
@@ -102,11 +110,13 @@ def gemv(threads: int) -> tuple[list[Callable[[], object]], Callable[[], object]
     weight = rng.standard_normal((SIZE, SIZE), dtype=np.float32)
     codes = rng.integers(-7, 8, (SIZE, SIZE), dtype=np.int8)
     bias, scale = np.zeros(SIZE, np.float32), np.full((SIZE, SIZE // GROUP), 0.1, np.float32)
+    # It must find all processors: then this thread is bound to the first.
+    other = _onnxruntime(weight, threads)
+    use_threads(threads)
     wide = _compiled(Gemm(1, SIZE, SIZE), LayerParams(weight, bias), threads)
     narrow = WeightOnlyGemm(1, SIZE, SIZE, 4, GROUP)
     params = LayerParams(codes, bias, scale)
-    functions = [wide, _compiled(narrow, params, threads), _onnxruntime(weight, threads)]
-    return functions, wide
+    return [wide, _compiled(narrow, params, threads), other], wide
 
 
 def products() -> tuple[list[Callable[[], object]], Callable[[], object]]:
@@ -133,8 +143,7 @@ def _measure(what: str, threads: int, target: Path) -> None:
     from compilers.measurement import MeasurementConfig, measure_interleaved
     from search.host_lock import HostLock
 
-    if threads == 1:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     functions, twin = gemv(threads) if what == "gemv" else products()
     config = MeasurementConfig(min_repeats=30, max_repeats=120)
     with HostLock().exclusive("benchmark of low-bit kernels", on_wait=_waiting):

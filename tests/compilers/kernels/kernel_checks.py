@@ -274,6 +274,7 @@ def far_weight_cases(rng: np.random.Generator) -> Iterator[Case]:
         Gemm(5, 1032, 520, "uint8", weight_bits=4),
         Conv(4, 5, 168, 176, 3, 1, "nhwc", "uint8"),
         Conv(4, 5, 72, 120, 3, 2),
+        Conv(7, 6, 64, 72, 3, 1),
     ):
         exact = kernel.input_dtype == "uint8" and kernel.output_dtype == "float32"
         yield layer_case(kernel, rng, unit=exact)

@@ -148,7 +148,8 @@ class RegisterTile:
                 else:
                     new = operands.dot.accumulate(old, wide, weight, block.lanes)
                 em.store(cell, [0], new, block.lanes)
-        if self.turn is not None:
+        # A tile that is alone waits for its own weights: others would only delay them.
+        if self.turn is not None and self.turn[1] > 1:
             count, steps = len(self.blocks), operands.steps
             following = (self.blocks[0].index + self.shift + count) * steps
             index, tiles = self.turn

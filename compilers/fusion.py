@@ -37,8 +37,8 @@ from compilers.kernel_calls import (
     layer_kernel,
     other_kernel,
 )
-from compilers.kernels import Dequantize, Quantize, SqueezeExcite
-from compilers.kernels.base import DType, LayerParams, QParams
+from compilers.kernels import Dequantize, Quantize, QuantizeImage, SqueezeExcite
+from compilers.kernels.base import DType, Kernel, LayerParams, QParams
 from compilers.storage import StoredGraph, store
 from spaces.layer_spec import Activation
 
@@ -87,9 +87,7 @@ class _Fusion:
             elif op.kind is OpKind.QUANTIZE:
                 if self._stored_as(op.inputs[0]) is None:
                     params = LayerParams(output=_qparams(op))
-                    self._write(
-                        KernelCall(op.site, Quantize(*op.shape), op.inputs, op.name, params)
-                    )
+                    self._write(KernelCall(op.site, self._quantize(op), op.inputs, op.name, params))
             elif op.kind is OpKind.DEQUANTIZE:
                 readers = self.readers.get(op.name, [])
                 if any((op.name, reader.name) not in dequantising for reader in readers):
@@ -256,6 +254,12 @@ class _Fusion:
             raise fail(op, f"{op.kind} whose zero point differs from its input's")
         return qparams
 
+    def _quantize(self, op: Op) -> Kernel:
+        source = self.shapes[op.inputs[0]]
+        if len(source) == 4:
+            return QuantizeImage(source[2], source[3], source[1])
+        return Quantize(*op.shape)
+
     def _convolve(self, group: Group, output: DType) -> KernelCall:
         op, source = group.anchor, group.anchor.inputs[0]
         integer = self._integer_input(op) if op.kind in INTEGER else None
@@ -264,8 +268,13 @@ class _Fusion:
         if group.residual is not None:
             name, residual = self._load(group.residual)
             inputs, residual_type = (source, name), _dtype(residual)
+        weight = group.params["weight"]
+        if integer is not None and op.groups == 1:
+            # What fills up the channels of a quantised image counts nothing.
+            filling = self.shapes[source][1] - weight.shape[1]
+            weight = np.pad(weight, ((0, 0), (0, filling), *((0, 0),) * (weight.ndim - 2)))
         params = LayerParams(
-            weight=group.params["weight"],
+            weight=weight,
             bias=group.params["bias"],
             scale=op.params.get("scale"),
             input=integer,

@@ -256,8 +256,14 @@ def look_up(table: Sequence[float], indices: Any) -> Any:
     return _intrinsic("float32x16", "llvm.x86.avx512.permvar.sf.512", entries, indices)
 
 
-def prefetch(buffer: Any, index: Sequence[Any]) -> Any:
-    """A statement that fetches the cache line of an element; it may lie behind the buffer."""
+def prefetch(buffer: Any, index: Sequence[Any], locality: int = 3) -> Any:
+    """A statement that fetches the cache line of an element; it may lie behind the buffer.
+
+    Args:
+        buffer: the tensor.
+        index: of the element.
+        locality: 3 for the first-level cache, 2 for the second.
+    """
     address = tirx.call_intrin("handle", "tirx.address_of", tirx.BufferLoad(buffer, list(index)))
-    read, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    read, keep, data = (tirx.const(value, "int32") for value in (0, locality, 1))
     return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind, fail
+from compilers.kernels.elementwise import filled_channels
 from compilers.stored_values import MAP, StoredValues, rows_of
 from compilers.views import View
 
@@ -37,7 +38,8 @@ class StoredGraph:
         ops: Operators in execution order; `shape` is [rows, columns]. Convolutions and pooling
             have the attributes `height` and `width` of their input, attention those of its
             kernel, `copy` the `sizes` and `strides` of the digits of what it reads, and `offset`.
-        shapes: [rows, columns] of every stored tensor; the input's own shape.
+        shapes: [rows, columns] of every stored tensor; the input's own shape. A quantised image
+            has more columns than channels where these are no multiple of 4.
         constants: Operands that do not depend on the input: [rows, columns], or one row; the bias
             of attention [heads, queries, keys].
         views: Value of the graph -> where its elements lie.
@@ -76,6 +78,8 @@ class _Storage(StoredValues):
 
     def _place(self, op: Op) -> None:
         match op.kind:
+            case OpKind.QUANTIZE if self._is_image(op.inputs[0]):
+                self._image(op)
             case OpKind.RESHAPE | OpKind.PERMUTE | OpKind.EXPAND | OpKind.SLICE:
                 self._view(op)
             case OpKind.ROPE:
@@ -106,6 +110,20 @@ class _Storage(StoredValues):
                 view = self.whole(op, op.inputs[0])
                 self.write_like(op, view, (view.base,))
 
+    def _is_image(self, name: str) -> bool:
+        """Whether a value is the network's input [1, C, H, W]."""
+        shape = self.graph.input_shape
+        return len(shape) == 4 and self.views.get(name) == View.of(self.graph.input, shape)
+
+    def _image(self, op: Op) -> None:
+        """Quantise the network's image: pixels and channels, filled up as integer layers read."""
+        _, channels, height, width = op.shape
+        stored = filled_channels(channels)
+        self.emit(op, (self.graph.input,), height * width, stored)
+        filled = View.of(op.name, (1, height, width, stored)).slice(3, 0, channels)
+        assert filled is not None
+        self.views[op.name] = self.images[op.name] = filled.permute((0, 3, 1, 2))
+
     def _view(self, op: Op) -> None:
         view = self.views.get(op.inputs[0])
         assert view is not None
@@ -134,14 +152,15 @@ class _Storage(StoredValues):
         linear = OpKind.LINEAR if op.kind is OpKind.CONV else OpKind.QLINEAR
         size = window[0]
         apart = window == (op.stride, op.stride) and not op.padding and op.groups == 1
-        if size > 1 and apart and shape[2] % size == shape[3] % size == 0:
-            patches = self._patches(op, self.value(op, source), size)
+        view = self.value(op, source)
+        image = op.groups == 1 and self.images.get(view.base) == view
+        if size > 1 and apart and not image and shape[2] % size == shape[3] % size == 0:
+            patches = self._patches(op, view, size)
             flat = weight.reshape(len(weight), -1)
             self.write(op, (patches,), kind=linear, params={**op.params, "weight": flat})
             return
-        own = self.value(op, source) == View.of(self.graph.input, shape)
-        network_input = own and op.kind is OpKind.CONV and op.groups == 1
-        tensor = self.graph.input if network_input else self.operand(op, source, MAP)
+        network_input = self._is_image(source) and op.kind is OpKind.CONV and op.groups == 1
+        tensor = view.base if network_input or image else self.operand(op, source, MAP)
         pointwise = window == (1, 1) and op.stride == op.groups == 1 and not op.padding
         if pointwise and not network_input:
             flat = weight.reshape(len(weight), -1)

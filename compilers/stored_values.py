@@ -32,6 +32,7 @@ class StoredValues:
         graph: The operator graph.
         ops: See `storage.StoredGraph`; likewise `shapes`, `constants`, `views`.
         rotations: Rotary embeddings by name, which attention applies.
+        images: Quantised images by stored tensor, which may have more columns than channels.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -42,6 +43,7 @@ class StoredValues:
         self.views = {graph.input: View.of(graph.input, graph.input_shape)}
         self.copies: dict[tuple[View, tuple[int, int]], str] = {}
         self.rotations: dict[str, Op] = {}
+        self.images: dict[str, View] = {}
 
     def value(self, op: Op, name: str) -> View:
         """Where a value lies, for an operator that reads its elements as they are."""

@@ -45,9 +45,9 @@ def quantize_post_training(
 ) -> fx.GraphModule:
     """The integer form of `module`, for inputs of the shape of the samples.
 
-    Dense and depthwise `Conv2d` and `Linear` layers become integer, except those that read the
-    network's input, convolutions to a single pixel (squeeze-and-excite, which stays float inside)
-    and those in `keep_float`.
+    Dense and depthwise `Conv2d` and `Linear` layers become integer, except linear layers that read
+    the network's input, convolutions to a single pixel (squeeze-and-excite, which stays float
+    inside) and those in `keep_float`.
 
     Args:
         module: One tensor in, one tensor out; `torch.export.export` must accept it.
@@ -144,7 +144,7 @@ class _Network:
             node
             for node, site in found.items()
             if site not in keep_float
-            and _input(node).op != "placeholder"
+            and (_input(node).op != "placeholder" or node.target is _CONV)
             and (node.target is _LINEAR or _is_integer_convolution(node))
         ]
         if not layers:

@@ -3,7 +3,7 @@
 from compilers.kernels.attention import Attention
 from compilers.kernels.conv import Conv
 from compilers.kernels.depthwise import Depthwise
-from compilers.kernels.elementwise import Dequantize, Quantize
+from compilers.kernels.elementwise import Dequantize, Quantize, QuantizeImage
 from compilers.kernels.gemm import Gemm
 from compilers.kernels.norm import Norm
 from compilers.kernels.pointwise import Binary, Unary
@@ -28,6 +28,7 @@ __all__ = [
     "MaxPool",
     "Norm",
     "Quantize",
+    "QuantizeImage",
     "Softmax",
     "SqueezeExcite",
     "Unary",

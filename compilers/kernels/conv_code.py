@@ -64,6 +64,10 @@ class ConvCode(ABC):
         counts = group_counts if by_groups else [kernel.out_height]
         chunks = thread_chunks(isa, cycles, sum(counts))
 
+        # Tiles that one thread computes with the same weights.
+        self.tiles = kernel.out_height * sum(run.tiles for run in columns)
+        self.tiles = self.tiles if by_groups else -(-self.tiles // chunks)
+
         def chunk(index: Index) -> None:
             part = em.parts(counts, index, chunks)
             group_parts = part if by_groups else [(0, count) for count in group_counts]
@@ -84,21 +88,32 @@ class ConvCode(ABC):
     ) -> None:
         """Some output rows (first, count) of one group of output vectors."""
 
+        first, count = lines
+        tiles_per_row = sum(run.tiles for run in columns)
+
         def row(oh: Index) -> None:
             taps = self.taps(oh)
-            for run in columns:
+            for number, run in enumerate(columns):
+                before = sum(run.tiles for run in columns[:number])
 
-                def tile(i: Index, run: ColumnRun = run) -> None:
+                def tile(i: Index, run: ColumnRun = run, before: int = before) -> None:
                     ow = run.first + i * run.width
                     shift = group * len(blocks)
-                    tile = RegisterTile(self.operands, run.width, blocks, shift, 1)
+                    turn = ((oh - first) * tiles_per_row + before + i, self.tiles)
+                    tile = RegisterTile(
+                        self.operands,
+                        run.width,
+                        blocks,
+                        shift,
+                        1,
+                        turn if self.operands.far else None,
+                    )
                     self.reduce(tile, oh, ow, run, taps)
                     pixel = oh * self.kernel.out_width + ow
                     self.tail.store(self.out, tile.cells(lambda t: pixel + t))
 
                 self.em.loop(run.tiles, tile)
 
-        first, count = lines
         self.em.loop(count, row, start=first)
 
     @abstractmethod

@@ -10,7 +10,16 @@ import numpy as np
 
 from compilers.errors import KernelError
 from compilers.kernels.base import DType, Kernel, LayerParams
-from compilers.kernels.emitter import Emitter, Index, broadcast, cast, load
+from compilers.kernels.emitter import (
+    Emitter,
+    Index,
+    broadcast,
+    cast,
+    load,
+    reinterpret,
+    shuffle,
+    splat,
+)
 from compilers.kernels.epilogue import EpilogueCode, plain_epilogue, require
 from compilers.kernels.tiling import thread_chunks
 
@@ -21,6 +30,9 @@ if TYPE_CHECKING:
     from compilers.targets import Isa
 
 _CYCLES_PER_VECTOR = 4.0
+
+CHANNEL_GROUP = 4
+"""Channels that an integer product takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,81 @@ class Quantize(Kernel):
 
         each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
+
+
+@dataclass(frozen=True)
+class QuantizeImage(Kernel):
+    """`Quantize` of a network's image [1, C, H, W], which becomes [H * W, C] for integer layers.
+
+    Channels are filled up with the zero point to a multiple of 4, which integer products take at a
+    time. Arguments of the function: x, factors, zeros, output.
+    """
+
+    kind: ClassVar[str] = "quantize_image"
+    input_dtype: ClassVar[DType] = "float32"
+    output_dtype: ClassVar[DType] = "uint8"
+
+    height: int
+    width: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.channels) < 1:
+            sizes = f"{self.channels} x {self.height} x {self.width}"
+            raise KernelError(f"an image of {sizes}: every size must be >= 1")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[1, channels, height, width]."""
+        return (1, self.channels, self.height, self.width)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[height * width, channels, filled up to a multiple of 4]."""
+        return (self.height * self.width, filled_channels(self.channels))
+
+    def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
+        """See `Kernel.constants`: the scalars of `params.output`."""
+        del isa
+        return plain_epilogue("float32", "uint8").scalars(params)
+
+    def prim_func(self, isa: Isa) -> tirx.PrimFunc:
+        """See `Kernel.prim_func`."""
+        em = Emitter()
+        x = em.argument("x", self.input_shape)
+        code = EpilogueCode(em, plain_epilogue("float32", "uint8"), 0, isa.vector_lanes)
+        out = em.argument("out", self.output_shape, "uint8")
+        stored = self.output_shape[1]
+
+        def row(h: Index) -> None:
+            def piece(column: Index, lanes: int) -> None:
+                for first in range(0, stored, CHANNEL_GROUP):
+                    word = None
+                    for byte in range(CHANNEL_GROUP):
+                        value = splat(0.0, lanes)
+                        if first + byte < self.channels:
+                            value = load(x, [0, first + byte, h, column], lanes)
+                        integer = cast(code.quantise_real(value, lanes), "int32", lanes)
+                        integer = integer << splat(8 * byte, lanes, "int32")
+                        word = em.let(integer if word is None else word | integer)
+                    values = em.let(reinterpret(word, "uint8", CHANNEL_GROUP * lanes))
+                    pixel = h * self.width + column
+                    if stored == CHANNEL_GROUP:
+                        em.store(out, [pixel, 0], values, CHANNEL_GROUP * lanes)
+                        continue
+                    for lane in range(lanes):
+                        part = shuffle([values], range(4 * lane, 4 * lane + 4))
+                        em.store(out, [pixel + lane, first], part, CHANNEL_GROUP)
+
+            em.pieces(self.width, isa.vector_lanes, piece)
+
+        each_row(em, isa, self.height, self.width * stored, row)
+        return em.function(self.symbol(isa))
+
+
+def filled_channels(channels: int) -> int:
+    """Channels of a quantised image in memory: a multiple of 4, of which integer products read."""
+    return -(-channels // CHANNEL_GROUP) * CHANNEL_GROUP
 
 
 @dataclass(frozen=True)

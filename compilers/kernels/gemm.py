@@ -21,7 +21,7 @@ from compilers.kernels.packing import (
     pack_matrix,
     pad_channels,
 )
-from compilers.kernels.register_tile import Operands, RegisterTile
+from compilers.kernels.register_tile import Operands, RegisterTile, Turn
 from compilers.kernels.tiling import (
     Block,
     Tile,
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 _ROWS_PER_WEIGHT = 4
 """Multiplications that take as long as reading a weight from a second-level cache or beyond."""
+
+
+_NEAR_BYTES = 1 << 20
+"""Input that stays in a second-level cache while all weights pass."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,10 @@ def multiply_cost(dot: IntegerDot | None) -> float:
 
 
 class _GemmCode:
-    """Emits one `Gemm`: rows outside, groups of output vectors inside, reduction innermost."""
+    """Emits one `Gemm`: the reduction innermost, around it rows and groups of output vectors.
+
+    Groups stand outside where the weights are many and the input stays in a cache, else rows.
+    """
 
     def __init__(self, kernel: Gemm, isa: Isa, size: Tile | None) -> None:
         self.kernel = kernel
@@ -214,6 +221,8 @@ class _GemmCode:
         by_rows = even_division(sum(row_counts), sum(column_counts), isa.threads)
         counts = row_counts if by_rows else column_counts
         chunks = thread_chunks(isa, cycles, sum(counts))
+        near = kernel.m * kernel.k * np.dtype(kernel.input_dtype).itemsize <= _NEAR_BYTES
+        panels = self.operands.far and near and not self.converted
 
         def chunk(index: Index) -> None:
             self.source = self.x
@@ -222,6 +231,13 @@ class _GemmCode:
             part = em.parts(counts, index, chunks)
             row_parts = part if by_rows else [(0, count) for count in row_counts]
             column_parts = [(0, count) for count in column_counts] if by_rows else part
+            if panels:
+                tiles = -(-sum(row_counts) // chunks) if by_rows else sum(row_counts)
+                for run, (start, count) in zip(columns, column_parts, strict=True):
+                    group = blocks[run.first : run.first + run.width]
+                    body = partial(self.panel, rows, row_parts, tiles, group)
+                    em.loop(count, body, start=start)
+                return
             for (first, _, height), (start, count) in zip(rows, row_parts, strict=True):
 
                 def row_tile(i: Index, first: int = first, height: int = height) -> None:
@@ -248,10 +264,38 @@ class _GemmCode:
 
             self.em.pieces(self.kernel.k, 2 * self.isa.vector_lanes, copy)
 
-    def tile(self, row: Index, rows: int, blocks: list[Block], group: Index) -> None:
+    def panel(
+        self,
+        rows: list[tuple[int, int, int]],
+        parts: list[tuple[Index, Index]],
+        tiles: int,
+        blocks: list[Block],
+        group: Index,
+    ) -> None:
+        """All `tiles` tiles of rows of one group of output vectors, which lies `group` groups
+        behind `blocks`: the weights of one panel are used while the next one's arrive."""
+        before = 0
+        for (first, count, height), (start, extent) in zip(rows, parts, strict=True):
+
+            def row_tile(
+                i: Index,
+                first: int = first,
+                height: int = height,
+                start: Index = start,
+                before: int = before,
+            ) -> None:
+                turn = (before + i - start, tiles)
+                self.tile(first + i * height, height, blocks, group, turn)
+
+            self.em.loop(extent, row_tile, start=start)
+            before += min(count, tiles)
+
+    def tile(
+        self, row: Index, rows: int, blocks: list[Block], group: Index, turn: Turn | None = None
+    ) -> None:
         """One register tile, `group` groups of `blocks` further."""
-        steps = self.kernel.k // self.operands.group
-        tile = RegisterTile(self.operands, rows, blocks, group * len(blocks), steps)
+        steps = self.operands.steps
+        tile = RegisterTile(self.operands, rows, blocks, group * len(blocks), steps, turn)
         first = 0 if self.converted else row
 
         def activation(m: int, k: Index) -> Expr:

@@ -18,6 +18,7 @@ from tvm import tirx
 from compilers.errors import KernelError
 from compilers.intrinsics import IntegerDot, Vpdpbusd, multiply_bits
 from compilers.kernels.emitter import Buffer, Emitter, Expr, Index, broadcast, cast, load
+from compilers.kernels.lookahead import fetch_part
 
 NIBBLE_BITS = 4
 WEIGHT_BITS = (NIBBLE_BITS, 8)
@@ -124,6 +125,16 @@ class WeightArgument:
         # Bits, not quotients: where a loop takes steps in pairs, the half is known in advance.
         pair, half = row >> 1, row & 1
         return self.em.let(self._half(load(self.buffer, [pair, index[-1]], lanes), half, lanes))
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return int(np.prod(self.buffer.shape)) * np.dtype(self.buffer.dtype).itemsize
+
+    def fetch_part(self, row: Index, rows: int, part: Index, parts: int) -> None:
+        """Fetch one of the parts of some rows ahead of their use, see `lookahead`."""
+        held = self.shape[-1] // self.rows_per_byte
+        fetch_part(self.em, self.buffer, row * held, rows * held, part, parts)
 
     def turns(self, steps: int, body: Callable[[Index], None]) -> None:
         """Run `body(step)` for every step; rows that share their bytes come in one turn."""

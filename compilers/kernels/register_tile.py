@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import lcm
+from typing import TypeAlias
 
 from compilers.intrinsics import IntegerDot
 from compilers.kernels.emitter import (
@@ -17,8 +18,12 @@ from compilers.kernels.emitter import (
     splat,
 )
 from compilers.kernels.epilogue import Cell
+from compilers.kernels.lookahead import FAR_BYTES
 from compilers.kernels.nibbles import WeightArgument
 from compilers.kernels.tiling import MIN_CHAINS, Block
+
+Turn: TypeAlias = tuple[Index, int]
+"""Index of a tile among those that use the same weights one after the other; how many."""
 
 
 class Operands:
@@ -27,6 +32,7 @@ class Operands:
     Attributes:
         dot: the integer dot product, or None for float32.
         weight: [blocks, steps, lanes * group].
+        steps: of a whole reduction.
         start: [blocks * lanes], bias of each output channel.
         vector_lanes: lanes of a full block.
     """
@@ -45,9 +51,15 @@ class Operands:
         self.vector_lanes = vector_lanes
         self.group = dot.group if dot else 1
         self.accumulator_dtype = "int32" if dot else "float32"
-        shape = (blocks, depth // self.group, vector_lanes * self.group)
+        self.steps = depth // self.group
+        shape = (blocks, self.steps, vector_lanes * self.group)
         self.weight = WeightArgument(em, shape, dot, weight_bits)
         self.start = em.argument("start", (blocks * vector_lanes,), self.accumulator_dtype)
+
+    @property
+    def far(self) -> bool:
+        """Whether the weights should be fetched ahead of their use."""
+        return self.weight.bytes >= FAR_BYTES
 
     def activation(self, source: Buffer, index: Sequence[Index]) -> Expr:
         """The scalar that one step broadcasts: one float, or `group` integers in 32 bits.
@@ -69,7 +81,13 @@ class RegisterTile:
     """
 
     def __init__(
-        self, operands: Operands, rows: int, blocks: list[Block], shift: Index, max_chains: int
+        self,
+        operands: Operands,
+        rows: int,
+        blocks: list[Block],
+        shift: Index,
+        max_chains: int,
+        turn: Turn | None = None,
     ) -> None:
         """Emit the start values.
 
@@ -79,8 +97,10 @@ class RegisterTile:
             blocks: neighbouring blocks of output channels.
             shift: how many blocks further the tile lies, when the group stands in a loop.
             max_chains: most partial sums that the reduction can be split into.
+            turn: of the tiles that pass over these blocks, to fetch the next blocks meanwhile.
         """
         self.operands = operands
+        self.turn = turn
         self.blocks = blocks
         self.shift = shift
         em = operands.em
@@ -128,6 +148,13 @@ class RegisterTile:
                 else:
                     new = operands.dot.accumulate(old, wide, weight, block.lanes)
                 em.store(cell, [0], new, block.lanes)
+        # A tile that is alone waits for its own weights: others would only delay them.
+        if self.turn is not None and self.turn[1] > 1:
+            count, steps = len(self.blocks), operands.steps
+            following = (self.blocks[0].index + self.shift + count) * steps
+            index, tiles = self.turn
+            part = index * steps + k
+            operands.weight.fetch_part(following, count * steps, part, tiles * steps)
 
     def reduce(self, steps: int, activations: Callable[[int, Index], Expr]) -> None:
         """All `steps`, in turns over the partial sums; `activations(row, k)`."""

@@ -86,8 +86,18 @@ def copy_inside(
     _, width = size
 
     def row(h: Index) -> None:
+        first_pixel = (h + border) * (width + 2 * border) + border
+        if channels == x.shape[1]:
+            # A row is one stretch of memory on both sides.
+            def stretch(at: Index, lanes: int) -> None:
+                values = dot.convert(load(x, [h * width, at], lanes), lanes)
+                em.store(target, [first_pixel * channels + at], values, lanes)
+
+            em.pieces(width * channels, _COPY_LANES, stretch)
+            return
+
         def column(w: Index) -> None:
-            pixel = (h + border) * (width + 2 * border) + border + w
+            pixel = first_pixel + w
 
             def piece(channel: Index, lanes: int) -> None:
                 values = load(x, [h * width + w, first_channel + channel], lanes)

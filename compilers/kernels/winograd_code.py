@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tvm import tirx
+
 from compilers.kernels.emitter import Emitter, Expr, Index, broadcast, load, splat
 from compilers.kernels.epilogue import Cell, EpilogueCode
+from compilers.kernels.lookahead import FAR_BYTES, fetch_part
 from compilers.kernels.tiling import (
     Block,
     BlockRun,
@@ -98,7 +101,9 @@ class WinogradCode:
         row_bytes = PRODUCTS * self.tile_columns * depth * 4
         cycles = PRODUCTS * self.tile_rows * self.tile_columns * depth * count / 2
         chunks = thread_chunks(isa, cycles, self.tile_rows)
-        near = PRODUCTS * count * lanes * depth * 4 <= _WEIGHT_BYTES
+        weight_bytes = PRODUCTS * count * lanes * depth * 4
+        near = weight_bytes <= _WEIGHT_BYTES
+        self.far = weight_bytes >= FAR_BYTES
         limit = _BAND_BYTES if near else _ONLY_BAND_BYTES
         most = min(max(1, limit // row_bytes), self.tile_rows)
         # Many bands are divided among the threads; of few, the work inside.
@@ -211,16 +216,39 @@ class WinogradCode:
         blocks = self.blocks[run.first : run.first + run.width]
         shift = index * run.width
 
-        def product(position: Index) -> None:
-            for start, tiles, height in row_runs(rows * self.tile_columns, limit):
+        runs = row_runs(rows * self.tile_columns, limit)
+        parts = sum(tiles for _, tiles, _ in runs) * self.kernel.in_channels
 
-                def tile(i: Index, start: int = start, height: int = height) -> None:
-                    self.multiply(products, position, start + i * height, height, blocks, shift)
+        def product(position: Index) -> None:
+            fetch = self.fetch(position, blocks, shift, parts) if self.far else None
+            before = 0
+            for start, tiles, height in runs:
+
+                def tile(
+                    i: Index, start: int = start, height: int = height, before: int = before
+                ) -> None:
+                    first = (before + i) * self.kernel.in_channels
+                    ahead = None if fetch is None else lambda k: fetch(first + k)
+                    tile_ = start + i * height
+                    self.multiply(products, position, tile_, height, blocks, shift, ahead)
 
                 em.loop(tiles, tile)
+                before += tiles
 
         em.loop(PRODUCTS, product)
         self.transform_output(products, first, rows, blocks, shift)
+
+    def fetch(
+        self, position: Index, blocks: list[Block], shift: Index, parts: int
+    ) -> Callable[[Index], None]:
+        """Emits one of the `parts` of fetching the weights of the product after this one."""
+        em, depth, lanes = self.em, self.kernel.in_channels, self.isa.vector_lanes
+        following = position + 1
+        wrapped = tirx.truncmod(following, PRODUCTS)
+        block = blocks[0].index + shift + tirx.truncdiv(following, PRODUCTS) * len(blocks)
+        start = em.let((wrapped * len(self.blocks) + block) * depth * lanes)
+        size = len(blocks) * depth * lanes
+        return lambda part: fetch_part(em, self.weight, start, size, part, parts)
 
     def multiply(
         self,
@@ -230,8 +258,12 @@ class WinogradCode:
         rows: int,
         blocks: list[Block],
         shift: Index,
+        ahead: Callable[[Index], None] | None,
     ) -> None:
-        """A register tile of one of the 16 products: `rows` tiles times `blocks`."""
+        """A register tile of one of the 16 products: `rows` tiles times `blocks`.
+
+        `ahead(k)` fetches at step `k` what is needed later.
+        """
         em = self.em
         sums = [[em.register(b.lanes) for b in blocks] for _ in range(rows)]
         for line in sums:
@@ -248,6 +280,8 @@ class WinogradCode:
                 for block, total, weight in zip(blocks, line, weights, strict=True):
                     new = load(total, [0], block.lanes) + broadcast(value, block.lanes) * weight
                     em.store(total, [0], new, block.lanes)
+            if ahead is not None:
+                ahead(k)
 
         em.loop(self.kernel.in_channels, step)
         for i, line in enumerate(sums):

@@ -310,14 +310,14 @@ class IntegerLayer(nn.Module):
 
 
 def in_integers(module: nn.Module, x: Tensor) -> nn.Module:
-    """`module` with its layers in integers, those that read three colours excepted."""
+    """`module` with its layers in integers."""
     inputs: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_hook(
             lambda _, given, __, name=name: inputs.__setitem__(name, given[0])
         )
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[1] != 3
+        if isinstance(layer, nn.Linear | nn.Conv2d)
     ]
     module(x)
     for hook in hooks:

@@ -113,7 +113,9 @@ def test_producers_quantise_what_integer_layers_read(integer_network):
     assert "Dequantize" not in kinds
     if name == "pooled":
         # Quantised before the maximum: by the convolution.
-        assert kinds == {"Conv": 3, "MaxPool": 2, "GlobalPool": 1, "Gemm": 1}
+        assert kinds == {"QuantizeImage": 1, "Conv": 3, "MaxPool": 2, "GlobalPool": 1, "Gemm": 1}
+        stem = calls.calls[1].kernel
+        assert (stem.input_dtype, stem.input_layout, stem.in_channels) == ("uint8", "nhwc", 4)
         assert stored["MaxPool"] == {"uint8"}
         return
     # The class token is selected behind its normalisation.

@@ -38,6 +38,7 @@ from compilers.kernels import (
     GlobalPool,
     MaxPool,
     Quantize,
+    QuantizeImage,
     SqueezeExcite,
     WeightOnlyGemm,
 )
@@ -264,6 +265,21 @@ def low_bit_cases(rng: np.random.Generator) -> Iterator[Case]:
         yield weight_only_case(weight_only, rng)
 
 
+def far_weight_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Weights that are fetched ahead: the last fetches lie behind them."""
+    for kernel in (
+        Gemm(15, 520, 136),
+        Gemm(3, 1032, 264, "uint8"),
+        Gemm(31, 1032, 264, "uint8", RELU, "uint8", "uint8"),
+        Gemm(5, 1032, 520, "uint8", weight_bits=4),
+        Conv(4, 5, 168, 176, 3, 1, "nhwc", "uint8"),
+        Conv(4, 5, 72, 120, 3, 2),
+        Conv(7, 6, 64, 72, 3, 1),
+    ):
+        exact = kernel.input_dtype == "uint8" and kernel.output_dtype == "float32"
+        yield layer_case(kernel, rng, unit=exact)
+
+
 def excite_case(kernel: SqueezeExcite, rng: np.random.Generator) -> Case:
     x = draw(rng, kernel.input_shape, kernel.input_dtype)
     c, d = kernel.channels, kernel.hidden
@@ -310,7 +326,8 @@ def pooled(x: np.ndarray, kernel: MaxPool | AvgPool) -> np.ndarray:
 
 
 def other_case(
-    kernel: GlobalPool | MaxPool | AvgPool | Quantize | Dequantize, rng: np.random.Generator
+    kernel: GlobalPool | MaxPool | AvgPool | Quantize | QuantizeImage | Dequantize,
+    rng: np.random.Generator,
 ) -> Case:
     x = draw(rng, kernel.input_shape, kernel.input_dtype)
     if isinstance(kernel, MaxPool | AvgPool):
@@ -320,6 +337,9 @@ def other_case(
             expected = np.rint(expected)
         return Case(kernel, x, None, LayerParams(), expected, exact)
     value = real(x, INPUT)
+    if isinstance(kernel, QuantizeImage):
+        value = value[0].reshape(kernel.channels, -1).T
+        value = np.pad(value, ((0, 0), (0, -kernel.channels % 4)))
     if isinstance(kernel, GlobalPool):
         value = value.mean(0, keepdims=True)
     expected = stored(value, kernel.output_dtype)
@@ -463,6 +483,9 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     for rows, channels in ((37, 24), (1, 10), (3, 5), (2, 9), (4, 11)):
         yield other_case(Quantize(rows, channels), rng)
         yield other_case(Dequantize(rows, channels), rng)
+    for image in ((5, 37, 3), (3, 4, 4), (2, 19, 5), (1, 1, 1)):
+        yield other_case(QuantizeImage(*image), rng)
+    yield from far_weight_cases(rng)
     yield from low_bit_cases(rng)
 
 
@@ -555,6 +578,7 @@ def large_kernels() -> Iterator[Kernel]:
     yield Conv(61, 60, 32, 40, 3, 1)
     yield Conv(13, 13, 64, 136, 3, 1)
     yield Quantize(1001, 130)
+    yield QuantizeImage(113, 190, 3)
     yield Dequantize(1001, 130)
 
 

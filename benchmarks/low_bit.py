@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from _figures import show_figures
+from _peers import waiting
 
 from compilers.kernels import Gemm, WeightOnlyGemm
 from compilers.kernels.base import Kernel, LayerParams, QParams
@@ -146,13 +147,9 @@ def _measure(what: str, threads: int, target: Path) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     functions, twin = gemv(threads) if what == "gemv" else products()
     config = MeasurementConfig(min_repeats=30, max_repeats=120)
-    with HostLock().exclusive("benchmark of low-bit kernels", on_wait=_waiting):
+    with HostLock().exclusive("benchmark of low-bit kernels", on_wait=waiting):
         measured = measure_interleaved(functions, config, twin)
     target.write_text(json.dumps([one.to_json() for one in measured]))
-
-
-def _waiting(holders: Any, seconds: float) -> None:
-    print(f"waiting for {', '.join(map(str, holders))}, {seconds:.0f} s so far", file=sys.stderr)
 
 
 def _child(what: str, threads: int) -> list[dict[str, Any]]:

@@ -206,9 +206,11 @@ class BorderedCode(ConvCode):
             return
         self.leading = []
         if kernel.input_layout == "nchw":
-            self.source = padded_planes(em, self.x, size, border, lambda n: splat(0.0, n))
+            self.source = padded_planes(em, self.x, size, border, lambda n: splat(0.0, n), self.isa)
         elif self.dot:
-            self.source = padded_copy(em, self.x, size, border, self.tail.input_zero, self.dot)
+            self.source = padded_copy(
+                em, self.x, size, border, self.tail.input_zero, self.dot, self.isa
+            )
 
     def columns(self, limit: int) -> list[ColumnRun]:
         """All tiles lie inside."""

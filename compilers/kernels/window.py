@@ -8,6 +8,8 @@ zero point is the same for every pixel, so that it can be folded into the bias.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from compilers.intrinsics import IntegerDot
 from compilers.kernels.emitter import (
@@ -20,8 +22,14 @@ from compilers.kernels.emitter import (
     maximum,
     minimum,
 )
+from compilers.kernels.tiling import thread_chunks
+
+if TYPE_CHECKING:
+    from compilers.targets import Isa
 
 _COPY_LANES = 32
+_COPY_CYCLES = 4.0
+"""Per as many elements as a vector has lanes of 32 bits."""
 
 
 def window_rows(
@@ -119,8 +127,11 @@ def padded_copy(
     border: int,
     zero: Callable[[int], Expr],
     dot: IntegerDot,
+    isa: Isa,
 ) -> Buffer:
     """The image `x` [H * W, C] with a border, [(H + 2b) * (W + 2b) * C], for the dot product.
+
+    Its rows are copied by several threads where that pays; not to be nested in parallel work.
 
     Args:
         em: where to emit.
@@ -129,6 +140,7 @@ def padded_copy(
         border: pixels on each side.
         zero: lanes -> int32 vector of the zero point.
         dot: decides the element type.
+        isa: where it runs.
     """
     height, width, channels = shape
     pixels = (height + 2 * border) * (width + 2 * border)
@@ -139,7 +151,11 @@ def padded_copy(
             return dot.convert(cast(zero(lanes), "uint8", lanes), lanes)
 
         fill_border(em, target, (height, width), channels, border, outside)
-    copy_inside(em, target, x, (height, width), 0, channels, border, (0, height), dot)
+
+    def copy(lines: tuple[Index, Index]) -> None:
+        copy_inside(em, target, x, (height, width), 0, channels, border, lines, dot)
+
+    _divide_rows(em, shape, isa, copy)
     return target
 
 
@@ -149,8 +165,12 @@ def padded_planes(
     shape: tuple[int, int, int],
     border: int,
     value: Callable[[int], Expr],
+    isa: Isa,
 ) -> Buffer:
-    """The planes of `x` [1, C, H, W], each with a border: [C * (H + 2b) * (W + 2b)], float32."""
+    """The planes of `x` [1, C, H, W], each with a border: [C * (H + 2b) * (W + 2b)], float32.
+
+    Their rows are copied by several threads where that pays; not to be nested in parallel work.
+    """
     height, width, channels = shape
     full = width + 2 * border
     plane = (height + 2 * border) * full
@@ -162,21 +182,37 @@ def padded_planes(
 
         em.pieces(count, _COPY_LANES, piece)
 
-    def channel(c: Index) -> None:
+    def edges(c: Index) -> None:
         fill(c * plane, border * full)
-
-        def row(h: Index) -> None:
-            first = c * plane + (h + border) * full
-            fill(first, border)
-
-            def piece(at: Index, lanes: int) -> None:
-                em.store(target, [first + border + at], load(x, [0, c, h, at], lanes), lanes)
-
-            em.pieces(width, _COPY_LANES, piece)
-            fill(first + border + width, border)
-
-        em.loop(height, row)
         fill(c * plane + (height + border) * full, border * full)
 
-    em.loop(channels, channel)
+    def row(c: Index, h: Index) -> None:
+        first = c * plane + (h + border) * full
+        fill(first, border)
+
+        def piece(at: Index, lanes: int) -> None:
+            em.store(target, [first + border + at], load(x, [0, c, h, at], lanes), lanes)
+
+        em.pieces(width, _COPY_LANES, piece)
+        fill(first + border + width, border)
+
+    def copy(lines: tuple[Index, Index]) -> None:
+        first, count = lines
+        em.loop(channels, lambda c: em.loop(count, partial(row, c), start=first))
+
+    em.loop(channels, edges)
+    _divide_rows(em, shape, isa, copy)
     return target
+
+
+def _divide_rows(
+    em: Emitter,
+    shape: tuple[int, int, int],
+    isa: Isa,
+    copy: Callable[[tuple[Index, Index]], None],
+) -> None:
+    """Run `copy((first, count))` for all rows of an image of `shape`, divided among threads."""
+    height, width, channels = shape
+    cycles = _COPY_CYCLES * height * width * channels / isa.vector_lanes
+    chunks = thread_chunks(isa, cycles, height)
+    em.parallel(chunks, lambda chunk: copy(em.share(height, chunk, chunks)))

@@ -575,6 +575,9 @@ def large_kernels() -> Iterator[Kernel]:
         yield MaxPool(113, 90, 72, 3, 2, 1, dtype)
         yield AvgPool(113, 90, 72, 3, 2, 1, dtype)
     yield Conv(111, 90, 3, 40, 7, 2, "nchw")
+    # These copies are divided, too.
+    yield Conv(201, 224, 3, 16, 3, 2, "nchw")
+    yield Conv(57, 64, 32, 16, 3, 1, "nhwc", "uint8", output_dtype="uint8")
     yield Conv(61, 60, 32, 40, 3, 1)
     yield Conv(13, 13, 64, 136, 3, 1)
     yield Quantize(1001, 130)

@@ -564,7 +564,7 @@ def large_kernels() -> Iterator[Kernel]:
     """One or more of each template, with enough work for two threads."""
     for dtype in DTYPES:
         tail = (dtype, RELU, None, dtype)
-        yield Gemm(197, 128, 200, *tail)
+        yield Gemm(197, 128, 520, *tail)
         yield Gemm(1, 4096, 1032, *tail)
         yield Conv(15, 13, 64, 72, 3, 1, "nhwc", *tail)
         yield Conv(7, 4, 128, 256, 3, 1, "nhwc", *tail)

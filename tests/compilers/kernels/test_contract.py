@@ -17,6 +17,7 @@ from compilers.kernels import (
     GlobalPool,
     MaxPool,
     Quantize,
+    QuantizeImage,
     SqueezeExcite,
     WeightOnlyGemm,
 )
@@ -45,6 +46,7 @@ def test_symbols_are_identifiers_unique_per_kernel_and_isa() -> None:
         AvgPool(6, 6, 16, 3, 1),
         AvgPool(6, 6, 16, 3, 1, dtype="uint8"),
         Quantize(36, 16),
+        QuantizeImage(6, 6, 3),
         Dequantize(36, 16),
         Gemm(36, 16, 24, "uint8", weight_bits=4),
         Conv(6, 6, 16, 24, 3, 1, "nhwc", "uint8", weight_bits=4),
@@ -111,6 +113,7 @@ def test_equal_descriptions_are_one_kernel() -> None:
         (lambda: SqueezeExcite(4, 12, 8), "12 channels"),
         (lambda: GlobalPool(4, 8, "float16"), "'float16'"),
         (lambda: Quantize(0, 8), "0 x 8"),
+        (lambda: QuantizeImage(8, 0, 3), "3 x 8 x 0"),
         (lambda: QParams(0.0, 1), "0.0"),
         (lambda: QParams(1.0, 256), "256"),
     ],

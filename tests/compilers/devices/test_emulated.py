@@ -22,6 +22,7 @@ from compilers.toolchain import is_foreign, tool_name
 from compilers.tvm_runtime import find_runtime
 from spaces.files import sha256_file
 from spaces.layer_spec import Operator
+from spaces.quant_scheme import PRECISIONS
 
 ISA = find_isa("neon_dot")
 RUNTIME = os.environ.get("NETCARVE_TVM_AARCH64", "")
@@ -121,7 +122,7 @@ def test_the_probe_runs_the_kernels(arm):
     found = arm.probe()
     assert found.isa == "neon_dot"
     assert found.operators == frozenset(Operator)
-    assert found.schemes == {"fp32", "w8a8"}
+    assert found.schemes == set(PRECISIONS)
     assert found.hardware == "emulated cortex-a76 (qemu-aarch64)"
 
 

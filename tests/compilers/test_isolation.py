@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compilers.devices.host_built import executable
 from compilers.errors import BuildError, ChildCrashError, ChildTimeoutError, MeasurementError
 from compilers.isolation import ChildBug, Worker
 from compilers.worker import _failure
@@ -32,9 +33,7 @@ def alive(pid: int) -> bool:
 
 def long_request(builds):
     return {
-        "entries": [
-            {"library": str(builds["fp32"].library), "input_shape": builds["fp32"].input_shape}
-        ],
+        "entries": [executable(builds["fp32"])],
         "config": {"min_repeats": 10**6, "max_repeats": 10**6},
     }
 
@@ -42,11 +41,16 @@ def long_request(builds):
 def test_errors_of_the_child_arrive_with_their_message(tmp_path):
     sample = tmp_path / "x.npy"
     np.save(sample, np.zeros((1, 1, 12, 12), np.float32))
+    absent = {
+        "library": "/nowhere/x.so",
+        "input_dtype": "float32",
+        "output_shape": [1, 10],
+        "input": str(sample),
+        "output": "",
+    }
     with Worker("runtime", MeasurementError) as worker:
         with pytest.raises(MeasurementError, match="nowhere"):
-            worker.request(
-                "run", {"library": "/nowhere/x.so", "input": str(sample), "output": ""}, 60
-            )
+            worker.request("run", absent, 60)
         pid = worker.pid
         with pytest.raises(ChildBug, match=r"Traceback[\s\S]*KeyError"):
             worker.request("run", {}, 60)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 KNOWN_ISAS = ("avx512_vnni", "avx512", "avx2", "neon_dot")
 """Instruction sets of libraries; the names in `compilers.targets.ISAS`."""
 

@@ -41,7 +41,7 @@ namespace manifest {
 
 namespace json = tvm::ffi::json;
 
-constexpr std::int64_t kFormat = 1;
+constexpr std::int64_t kFormat = 2;
 
 // A field of the manifest, or of an array in it, as a T; throws std::runtime_error otherwise.
 template <typename T>

@@ -140,7 +140,7 @@ def token_folder(token_build, tmp_path):
     folder.mkdir()
     shutil.copy(build.library, folder)
     manifest = {
-        "format": 1, "library": "library.so", "input_shape": [1, 4], "input_dtype": "int64",
+        "format": 2, "library": "library.so", "input_shape": [1, 4], "input_dtype": "int64",
         "output_shape": [1, 4, 16], "isa": build.isa, "threads": 1,
         "cpu_flags": list(build.cpu_flags),
     }  # fmt: skip
@@ -309,7 +309,7 @@ def test_an_output_that_cannot_be_written_leaves_nothing(executable, bundle, tmp
     [
         (lambda f: change_manifest(f, lambda m: m.update(cpu_flags=["avx9000"])),
          "this CPU lacks avx9000; the bundle was compiled for avx"),
-        (lambda f: change_manifest(f, lambda m: m.update(format=99)), "format 1"),
+        (lambda f: change_manifest(f, lambda m: m.update(format=99)), "format 2"),
         (lambda f: change_manifest(f, lambda m: m.pop("input_shape")), "input_shape is missing"),
         (lambda f: change_manifest(f, lambda m: m.update(input_shape=[1, "1", 12, 12])),
          "input_shape is of the wrong type"),

@@ -151,7 +151,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         yield silent
         return
     if not sys.stderr.isatty():
-        yield Lines(sys.stderr)
+        yield Lines(sys.stderr, every=LINE_EVERY_S)
         return
     from rich.console import Console
     from rich.progress import (

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from predictors.accuracy import AccuracyPredictor
-from predictors.base import (
-    ACCURACY_PREDICTORS,
-    LATENCY_PREDICTORS,
-    KernelLatencies,
-    LatencyPredictor,
-    Predictor,
-)
+from predictors.base import ACCURACY_PREDICTORS, Predictor
 from predictors.errors import (
     InvalidTargetError,
     NotFittedError,
+    PredictorFileError,
+    TableError,
     TooFewSamplesError,
 )
 from predictors.features import cost_features
-from predictors.latency import RidgeLatencyPredictor
+from predictors.latency import (
+    LATENCY_PREDICTORS,
+    Configs,
+    ConfigSchema,
+    KernelLatencies,
+    LatencyPredictor,
+    LatencyTables,
+    RidgeLatencyPredictor,
+    SpaceEncoding,
+)
 from predictors.sample_design import d_optimal
 from predictors.scores import kendall, scores, spearman
 
@@ -24,12 +29,18 @@ __all__ = [
     "ACCURACY_PREDICTORS",
     "LATENCY_PREDICTORS",
     "AccuracyPredictor",
+    "ConfigSchema",
+    "Configs",
     "InvalidTargetError",
     "KernelLatencies",
     "LatencyPredictor",
+    "LatencyTables",
     "NotFittedError",
     "Predictor",
+    "PredictorFileError",
     "RidgeLatencyPredictor",
+    "SpaceEncoding",
+    "TableError",
     "TooFewSamplesError",
     "cost_features",
     "d_optimal",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -16,7 +15,6 @@ from spaces.space import Population, SearchSpace
 
 FloatArray = NDArray[np.float64]
 Prediction = tuple[FloatArray, FloatArray]
-KernelLatencies = Callable[[Population], FloatArray]
 
 
 class Predictor(ABC):
@@ -105,58 +103,6 @@ class Predictor(ABC):
         """Predict a non-empty population after a fit."""
 
 
-class LatencyPredictor(Predictor):
-    """Latency in milliseconds on one device, learnt from few measurements.
-
-    Before the first `fit` the loop calls `choose` once with a large pool and measures the chosen
-    configs. It then calls `fit` with them, and later with them plus every verified subnet.
-    """
-
-    metric = "latency in ms"
-
-    def __init__(self, space: SearchSpace, kernel_latencies: KernelLatencies | None = None) -> None:
-        """Make a predictor for one device.
-
-        Args:
-            space: The space whose populations it reads.
-            kernel_latencies: Measured latencies of the kernels that a config consists of, where
-                there are any: population int16 (n, d) -> ms (n, t), summed by kernel template.
-        """
-        super().__init__(space)
-        self.kernel_latencies = kernel_latencies
-
-    @abstractmethod
-    def choose(self, pool: Population, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The configs of a pool that are worth measuring first.
-
-        Args:
-            pool: int16 (p, d) candidates.
-            count: How many to choose.
-            rng: Breaks ties; the same generator state gives the same choice.
-
-        Returns:
-            Row numbers (count,) of different subnets, most informative first.
-
-        Raises:
-            TooFewSamplesError: The pool holds fewer than `count` different subnets.
-        """
-
-    def _check(self, target: FloatArray) -> None:
-        bad = np.flatnonzero(target <= 0)
-        if bad.size:
-            raise InvalidTargetError(
-                f"{self.name}: latency number {bad[0]} is {target[bad[0]]} ms, must be above 0"
-            )
-        if np.ptp(target) <= 1e-9 * target.max():
-            raise InvalidTargetError(
-                f"{self.name}: all {len(target)} latencies are {target[0]} ms; different subnets "
-                "must differ, so the clock or the runner of this device does not measure them"
-            )
-
-
-LATENCY_PREDICTORS: Registry[type[LatencyPredictor]] = Registry(
-    "latency predictor", "netcarve.latency_predictors"
-)
 ACCURACY_PREDICTORS: Registry[type[Predictor]] = Registry(
     "accuracy predictor", "netcarve.accuracy_predictors"
 )

@@ -15,3 +15,11 @@ class InvalidTargetError(NetcarveError):
 
 class NotFittedError(NetcarveError):
     """A predictor was asked to predict before it was fitted."""
+
+
+class TableError(NetcarveError):
+    """A latency table, or configs handed to a predictor, are malformed or of another space."""
+
+
+class PredictorFileError(NetcarveError):
+    """A stored predictor cannot be read, is damaged, or is another one."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors import LATENCY_PREDICTORS
+from predictors import LATENCY_PREDICTORS, SpaceEncoding
 from search.artifacts import ArtifactStore
 from search.devices import device_space, find_devices, record_devices
 from search.job import JobSettings, Strategy
@@ -228,9 +228,12 @@ class _Loop:
             ]
         anchors = self._anchors(space)
         pool = unique(space, np.concatenate([anchors, sample(space, REFERENCE_POOL, rng)]))
-        predictor = LATENCY_PREDICTORS.get(session.settings.search.latency_predictor)(space)
+        encoding = SpaceEncoding(space)
+        predictor = LATENCY_PREDICTORS.get(session.settings.search.latency_predictor)(
+            encoding.schema
+        )
         count = min(session.settings.search.reference_configs, len(pool)) - len(anchors)
-        chosen = predictor.choose(pool[len(anchors) :], count, rng)
+        chosen = predictor.choose(encoding(pool[len(anchors) :]), count, rng)
         rows = np.concatenate([anchors, pool[len(anchors) :][chosen]])
         return [space.from_indices(row) for row in rows]
 

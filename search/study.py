@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
-from predictors import LATENCY_PREDICTORS, KernelLatencies
+from predictors import LATENCY_PREDICTORS, KernelLatencies, SpaceEncoding
 from search.evolution import EvolutionSettings, make_trial, novel_samples
 from search.job import Strategy
 from search.kernel_latencies import job_kernel_latencies
@@ -169,20 +169,23 @@ class DeviceStudy:
         """
         store, job, name = self.session.store, self.session.job, held_out_name(self.device)
         verified = device_results(store, job, self.device, 0).verified
+        encoding = SpaceEncoding(self.space, self.kernel_latencies)
         predictor = LATENCY_PREDICTORS.get(self.session.settings.search.latency_predictor)(
-            self.space, self.kernel_latencies
+            encoding.schema
         )
         if (
             store.jobs.checkpoint(job.id, name) is not None
             or len(verified) <= predictor.min_samples
         ):
             return
-        rows = np.stack([self.space.config(v.config).indices for v in verified])
+        rows = encoding(np.stack([self.space.config(v.config).indices for v in verified]))
         latency = np.array([v.measured_ms for v in verified])
         found = {}
         for i, one in enumerate(verified):
             others = np.arange(len(verified)) != i
-            mean, std = predictor.fit(rows[others], latency[others]).predict(rows[i : i + 1])
+            mean, std = predictor.fit(rows.take(others), latency[others]).predict(
+                rows.take(~others)
+            )
             found[one.config.key] = {
                 "predicted_ms": float(mean[0]),
                 "predicted_ms_std": float(std[0]),

@@ -14,6 +14,7 @@ from predictors import (
     KernelLatencies,
     LatencyPredictor,
     Predictor,
+    SpaceEncoding,
 )
 from search.job import SearchSettings
 from search.results import LARGEST_LOSS, Verified
@@ -29,12 +30,14 @@ class MetricSurrogate:
 
     Attributes:
         space: The device's space.
+        encoding: What the latency predictor reads.
         latency: Fitted on the device's measurements.
         accuracy: Fitted on verified accuracies.
         likelihood: Fitted on exp(-loss), which lies in 0..1 as an accuracy does.
     """
 
     space: SearchSpace
+    encoding: SpaceEncoding
     latency: LatencyPredictor
     accuracy: Predictor
     likelihood: Predictor
@@ -46,7 +49,7 @@ class MetricSurrogate:
         likelihood, spread = self.likelihood.predict(population)
         likelihood = np.maximum(likelihood, np.exp(-LARGEST_LOSS))
         return {
-            "latency": self.latency.predict(population),
+            "latency": self.latency.predict(self.encoding(population)),
             "accuracy": self.accuracy.predict(population),
             "macs": (costs[:, 0], exact),
             "params": (costs[:, 1], exact),
@@ -70,7 +73,7 @@ def fit_surrogate(
         verified: Verified for this device: latencies.
         evaluated: Verified for any device of the job: accuracies. Those that are no points of
             `space` are left out.
-        kernel_latencies: See `LatencyPredictor`.
+        kernel_latencies: See `SpaceEncoding`.
 
     Returns:
         None while there are too few samples for a predictor.
@@ -79,16 +82,17 @@ def fit_surrogate(
     timed = sorted((v for v in verified if space.contains(v.config)), key=_key)
     distinct = {v.config.key: v for v in evaluated if space.contains(v.config)}
     scored = sorted(distinct.values(), key=_key)
-    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(space, kernel_latencies)
+    encoding = SpaceEncoding(space, kernel_latencies)
+    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(encoding.schema)
     accuracy = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
     if len(timed) < latency.min_samples or len(scored) < accuracy.min_samples:
         return None
-    latency.fit(_rows(space, timed), np.array([v.measured_ms for v in timed]))
+    latency.fit(encoding(_rows(space, timed)), np.array([v.measured_ms for v in timed]))
     rows = _rows(space, scored)
     accuracy.fit(rows, np.array([v.accuracy for v in scored]))
     likelihood = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
     likelihood.fit(rows, np.exp([-v.metrics["loss"] for v in scored]))
-    return MetricSurrogate(space, latency, accuracy, likelihood)
+    return MetricSurrogate(space, encoding, latency, accuracy, likelihood)
 
 
 def _key(verified: Verified) -> str:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.special import stdtrit
 
-from predictors.base import LATENCY_PREDICTORS, FloatArray, LatencyPredictor, Prediction
-from predictors.errors import TooFewSamplesError
-from predictors.features import FEATURES, NOMINAL_MS, cost_features
+from predictors.latency.base import (
+    LATENCY_PREDICTORS,
+    Arrays,
+    LatencyPredictor,
+    Prediction,
+    State,
+)
+from predictors.latency.choices import choice_counts, count_names
+from predictors.latency.configs import Amount, Configs, ConfigSchema, FloatArray
+from predictors.latency.encoding import KERNEL_SUM
 from predictors.sample_design import d_optimal
 from predictors.scores import Z90
-from spaces.population import hashes
-from spaces.space import Population
 
 # Relative noise levels among which cross-validation chooses; the square is the ridge penalty.
 _NOISE_LEVELS = np.geomspace(0.005, 0.5, 8)
@@ -30,39 +37,36 @@ _PRIOR_NOISE = 0.03
 _SPEED_VARIANCE = 100.0
 
 
-def prior_covariance() -> FloatArray:
-    """Prior covariance (f, f) of the rates of `FEATURES`, relative to their nominal times.
-
-    Rates of one device rise and fall together: a slow clock moves all of them, slow integer kernels
-    all integer ones. So the prior is a sum over levels: all features, those of one kind of term, of
-    one precision, of one operator, and the single feature.
-    """
-    covariance = np.eye(len(FEATURES)) * 0.25
-    for level, variance in (("term", 0.5), ("precision", 0.5), ("operator", 0.5)):
-        labels = np.array([getattr(feature, level) for feature in FEATURES])
-        covariance += variance * (labels[:, None] == labels[None, :])
-    return covariance + _SPEED_VARIANCE
-
-
-_PRIOR = prior_covariance()
-_PRECISION: FloatArray = np.linalg.inv(_PRIOR).astype(np.float64)
-_PRIOR_ROOT = np.linalg.cholesky(_PRIOR)
 # With measured kernels the costs only correct their sum: what lies between kernels, and caches.
 _CORRECTION = 0.01
 
 
-def _kernel_precision() -> FloatArray:
-    """Precision (f + 1, f + 1) of a prior where the last feature is the kernels' summed latency.
+def prior_covariance(amounts: Sequence[Amount]) -> FloatArray:
+    """Prior covariance (f, f) of the rates of some amounts, relative to their nominal times.
 
-    That feature takes over the free overall speed; costs keep a speed of variance 1 in common.
+    Rates of one device rise and fall together: a slow clock moves all of them, slow integer kernels
+    all integer ones. So the prior is a sum over levels: all amounts, those with an equal label in
+    one place (one kind of term, one operator, one precision), and the single amount.
     """
-    precision = np.zeros((len(FEATURES) + 1, len(FEATURES) + 1))
-    precision[:-1, :-1] = np.linalg.inv((_PRIOR - (_SPEED_VARIANCE - 1.0)) * _CORRECTION)
+    covariance = np.eye(len(amounts)) * 0.25
+    for level in range(max((len(amount.labels) for amount in amounts), default=0)):
+        labels = [a.labels[level] if level < len(a.labels) else f" {a.name}" for a in amounts]
+        found = np.unique(labels, return_inverse=True)[1]
+        covariance += 0.5 * (found[:, None] == found[None, :])
+    return covariance + _SPEED_VARIANCE
+
+
+def _kernel_precision(amounts: Sequence[Amount]) -> FloatArray:
+    """Precision (f + 1, f + 1) of a prior where the last amount is the kernels' summed latency.
+
+    That amount takes over the free overall speed; the others keep a speed of variance 1 in common.
+    """
+    count = len(amounts)
+    precision = np.zeros((count + 1, count + 1))
+    correction = (prior_covariance(amounts) - (_SPEED_VARIANCE - 1.0)) * _CORRECTION
+    precision[:-1, :-1] = np.linalg.inv(correction)
     precision[-1, -1] = 1.0 / _SPEED_VARIANCE
     return precision
-
-
-_KERNEL_PRECISION = _kernel_precision()
 
 
 @dataclass(frozen=True)
@@ -99,53 +103,63 @@ class _Fit:
 class RidgeLatencyPredictor(LatencyPredictor):
     """Non-negative ridge regression of latency on summed layer costs.
 
-    Latency is additive over layers, so it is modelled as a sum of features (see
+    Latency is additive over layers, so it is modelled as a sum of amounts (see
     `predictors.features`) times rates that are not negative. Errors are relative. The penalty pulls
-    the rates to one common speed and, level by level, to those of related features, which makes ten
-    measurements enough for some sixty features; it is chosen by leaving samples out. Measurements
-    far off what the others predict are given little weight.
+    the rates to one common speed and, level by level, to those of related amounts, which makes ten
+    measurements enough for some sixty amounts; it is chosen by leaving samples out. Measurements
+    far off what the others predict are given little weight. Other devices are not used.
 
-    Where the latencies of single kernels are known, their sum (`kernel_sum`) is one more feature,
-    and the others are left to correct it.
+    Where the latencies of single kernels are known, their sum (`KERNEL_SUM`) leads, and the others
+    are left to correct it. Where a schema has no amounts, how often each choice occurs stands in
+    for them.
+
+    Args:
+        schema: See `LatencyPredictor`.
     """
 
     name = "ridge"
     min_samples = 5
     folds = 12
 
-    def choose(self, pool: Population, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        _, first = np.unique(hashes(self.space, pool), return_index=True)
-        if count > len(first):
-            raise TooFewSamplesError(
-                f"{count} configs to measure were asked of a pool of {len(first)} different ones"
-            )
-        first = np.sort(first)
-        parts = cost_features(self.space, pool[first]) * NOMINAL_MS
-        # Relative errors: a row is the composition of a latency, whitened by the prior.
-        rows = parts / parts.sum(axis=1, keepdims=True) @ _PRIOR_ROOT
-        return first[d_optimal(rows, count, rng, ridge=0.05**2)].astype(np.int64)
+    def __init__(self, schema: ConfigSchema) -> None:
+        super().__init__(schema)
+        costs = [amount for amount in schema.amounts if amount.name != KERNEL_SUM]
+        self._kernels = len(costs) < len(schema.amounts)
+        self._additive = [a.name for a in schema.amounts].index(KERNEL_SUM) if self._kernels else -1
+        if not costs:
+            costs = [Amount(name, 1.0) for name in count_names(schema)]
+        covariance = prior_covariance(costs)
+        self._root = np.linalg.cholesky(covariance)
+        self._precision: FloatArray = (
+            _kernel_precision(costs) if self._kernels else np.linalg.inv(covariance)
+        )
 
-    def _fit(self, population: Population, target: FloatArray) -> None:
-        parts = self._parts(population)
-        kernels = self.kernel_latencies is not None
-        self._precision: FloatArray = _KERNEL_PRECISION if kernels else _PRECISION
-        costs = parts[:, : len(FEATURES)].sum(axis=1)
+    def _design(self, pool: Configs, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        parts = self._parts(pool)[:, : len(self._root)]
+        # Relative errors: a row is the composition of a latency, whitened by the prior.
+        rows = parts / parts.sum(axis=1, keepdims=True) @ self._root
+        return d_optimal(rows, count, rng, ridge=0.05**2)
+
+    def _fit(self, samples: Configs, latency: FloatArray) -> None:
+        target = latency
+        parts = self._parts(samples)
+        costs = parts[:, : len(self._root)].sum(axis=1)
         self._unit = np.full(parts.shape[1], np.median(target / costs))
-        if kernels:
+        if self._kernels:
             self._unit[-1] = np.median(target / parts[:, -1])
         parts *= self._unit
-        nominal = parts[:, -1] if kernels else parts.sum(axis=1)
+        nominal = parts[:, -1] if self._kernels else parts.sum(axis=1)
         # Gauss-Newton on the logarithm, so that half and double are equally wrong: log(y) is
         # linearised at the last fit's latencies, at first those of the nominal device.
-        samples = _linearised(parts, nominal, target)
-        weights = _delete_one_weights(samples, self._precision)
+        rows = _linearised(parts, nominal, target)
+        weights = _delete_one_weights(rows, self._precision)
         for _ in range(4):
-            level, residual, leverage = self._cross_validate(samples, weights)
+            level, residual, leverage = self._cross_validate(rows, weights)
             scale = max(_LEAST_SCALE, 1.4826 * float(np.median(np.abs(residual))))
             far = np.abs(residual) / (_OUTLIER * scale)
             weights = np.where(far > 1, np.maximum(far, 1.0) ** -2.0, 1.0)
-            fit = _solve(samples, weights, level, self._precision)
-            samples = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
+            fit = _solve(rows, weights, level, self._precision)
+            rows = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
         self._rates, self._covariance = fit.rates, fit.covariance
         variance = float((weights * residual**2 / (1.0 + leverage)).sum())
         trusted = float(weights.sum())
@@ -184,19 +198,33 @@ class RidgeLatencyPredictor(LatencyPredictor):
             leverage[out] = _leverage(part.rows, fit)
         return float(_NOISE_LEVELS[best]), residual, leverage
 
-    def _predict(self, population: Population) -> Prediction:
-        parts = self._parts(population) * self._unit
+    def _predict(self, configs: Configs) -> Prediction:
+        parts = self._parts(configs) * self._unit
         mean = np.maximum(parts @ self._rates, 1e-9)
         leverage = ((parts @ self._covariance) * parts).sum(axis=1) / mean**2
         return mean, mean * self._noise * np.sqrt(1.0 + np.maximum(leverage, 0.0))
 
-    def _parts(self, population: Population) -> FloatArray:
-        """Nominal ms (n, f) of every feature; behind them, where it is known, `kernel_sum`."""
-        parts = cost_features(self.space, population) * NOMINAL_MS
-        if self.kernel_latencies is None:
+    def _parts(self, configs: Configs) -> FloatArray:
+        """Nominal ms (n, f) of every amount, and last, where there is one, of the kernels' sum."""
+        if not configs.schema.amounts:
+            return choice_counts(configs)
+        parts = configs.amounts * configs.schema.nominal_ms
+        if not self._kernels:
             return parts
-        kernel_sum = self.kernel_latencies(population).sum(axis=1)
-        return np.column_stack([parts, kernel_sum])
+        kernel_sum = parts[:, self._additive]
+        return np.column_stack([np.delete(parts, self._additive, axis=1), kernel_sum])
+
+    def _state(self) -> State:
+        if not self._fitted:
+            return {}, {}
+        arrays = {"unit": self._unit, "rates": self._rates, "covariance": self._covariance}
+        return {"noise": self._noise}, arrays
+
+    def _restore(self, settings: Mapping[str, Any], arrays: Arrays) -> None:
+        if settings:
+            self._noise = float(settings["noise"])
+            self._unit, self._rates = arrays["unit"], arrays["rates"]
+            self._covariance = arrays["covariance"]
 
 
 def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _Samples:

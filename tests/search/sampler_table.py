@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from predictors import AccuracyPredictor, RidgeLatencyPredictor
+from predictors import AccuracyPredictor, RidgeLatencyPredictor, SpaceEncoding
 from predictors.features import FEATURES, NOMINAL_MS, cost_features, totals
 from search.evolution import (
     EvolutionSettings,
@@ -49,13 +49,16 @@ class Fitted:
         values = np.array([trial.values for trial in history.trials])
         self.space = space
         self.accuracy = AccuracyPredictor(space).fit(history.population, values[:, 0] / 100)
-        self.latency = RidgeLatencyPredictor(space).fit(history.population, values[:, 1])
+        self.encoding = SpaceEncoding(space)
+        self.latency = RidgeLatencyPredictor(self.encoding.schema).fit(
+            self.encoding(history.population), values[:, 1]
+        )
 
     def predict(self, population):
         size = subnet_bytes(self.space, population)
         return {
             "accuracy": self.accuracy.predict(population),
-            "latency": self.latency.predict(population),
+            "latency": self.latency.predict(self.encoding(population)),
             "size": (size, np.zeros(len(population))),
         }
 

@@ -13,13 +13,14 @@ from predictors import (
 )
 from predictors.features import totals
 from spaces.population import sample
+from tests.predictors.latency.on_space import OnSpace
 
 
 def measured(space, device, seed, count=10):
     rng = np.random.default_rng(seed)
     latency = device(seed)
     pool = sample(space, 1000, rng)
-    chosen = pool[RidgeLatencyPredictor(space).choose(pool, count, rng)]
+    chosen = pool[OnSpace(RidgeLatencyPredictor, space).choose(pool, count, rng)]
     held_out = sample(space, 300, rng)
     noise = np.exp(rng.normal(0, 0.01, count))
     return chosen, latency(chosen) * noise, held_out, latency(held_out)
@@ -29,7 +30,7 @@ def test_ten_measurements_rank_an_unseen_device_far_better_than_macs(space, devi
     found, by_macs = [], []
     for seed in range(4):
         chosen, ms, held_out, truth = measured(space, device, seed)
-        mean, std = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+        mean, std = OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms).predict(held_out)
         found.append(scores(truth, mean, std))
         macs = np.exp(totals(cost_features(space, held_out))[:, 0])
         by_macs.append(scores(truth, macs)["spearman"])
@@ -46,7 +47,7 @@ def test_more_measurements_make_it_better(space, device):
             rng = np.random.default_rng(seed)
             latency, configs = device(seed), sample(space, count, rng)
             held_out = sample(space, 200, rng)
-            predictor = RidgeLatencyPredictor(space).fit(configs, latency(configs))
+            predictor = OnSpace(RidgeLatencyPredictor, space).fit(configs, latency(configs))
             of_count.append(scores(latency(held_out), predictor.predict(held_out)[0])["mape"])
         errors.append(np.mean(of_count))
     assert errors[2] < errors[1] < errors[0]
@@ -59,22 +60,22 @@ def test_one_outlier_does_not_spoil_it(space, device, factor):
     for seed in range(4):
         chosen, ms, held_out, truth = measured(space, device, seed)
         ms[seed] *= factor
-        mean, _ = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+        mean, _ = OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms).predict(held_out)
         errors.append(scores(truth, mean)["mape"])
     assert np.mean(errors) < 14
 
 
 def test_a_slower_clock_scales_the_prediction(space, device):
     chosen, ms, held_out, _ = measured(space, device, 1)
-    slow, _ = RidgeLatencyPredictor(space).fit(chosen, ms * 1000).predict(held_out)
-    fast, _ = RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)
+    slow, _ = OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms * 1000).predict(held_out)
+    fast, _ = OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms).predict(held_out)
     assert slow == pytest.approx(fast * 1000, rel=1e-6)
 
 
 def test_rates_are_never_negative_and_uncertainty_grows_away_from_the_data(space, device):
     small = sample(space.restrict(choices={"stage*.depth": (1,)}), 30, np.random.default_rng(0))
-    predictor = RidgeLatencyPredictor(space).fit(small, device(0)(small))
-    assert (predictor._rates >= 0).all()
+    predictor = OnSpace(RidgeLatencyPredictor, space).fit(small, device(0)(small))
+    assert (predictor.predictor._rates >= 0).all()
     largest = space.max_config().indices[None]
     mean_far, std_far = predictor.predict(largest)
     mean_near, std_near = predictor.predict(small)
@@ -84,7 +85,7 @@ def test_rates_are_never_negative_and_uncertainty_grows_away_from_the_data(space
 def test_choice_is_deterministic_distinct_and_ignores_twins(space):
     pool = sample(space, 60, np.random.default_rng(0))
     doubled = np.concatenate([pool, pool])
-    predictor = RidgeLatencyPredictor(space)
+    predictor = OnSpace(RidgeLatencyPredictor, space)
     first = predictor.choose(doubled, 10, np.random.default_rng(1))
     assert first.tolist() == predictor.choose(doubled, 10, np.random.default_rng(1)).tolist()
     assert len(set(first.tolist())) == 10
@@ -100,12 +101,14 @@ def test_chosen_configs_beat_the_worst_of_random_ones(space, device):
     for seed in range(4):
         chosen, ms, held_out, truth = measured(space, device, seed)
         designed.append(
-            scores(truth, RidgeLatencyPredictor(space).fit(chosen, ms).predict(held_out)[0])["mape"]
+            scores(
+                truth, OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms).predict(held_out)[0]
+            )["mape"]
         )
         for repeat in range(2):
             rng = np.random.default_rng([seed, repeat])
             picked = sample(space, 10, rng)
-            predictor = RidgeLatencyPredictor(space).fit(picked, device(seed)(picked))
+            predictor = OnSpace(RidgeLatencyPredictor, space).fit(picked, device(seed)(picked))
             random.append(scores(truth, predictor.predict(held_out)[0])["mape"])
     assert np.mean(designed) < np.quantile(random, 0.9)
 
@@ -118,19 +121,19 @@ def test_chosen_configs_beat_the_worst_of_random_ones(space, device):
         (lambda c, y: (c, np.where(np.arange(10) == 3, np.nan, y)), InvalidTargetError, "number 3"),
         (lambda c, y: (c, np.where(np.arange(10) == 2, 0.0, y)), InvalidTargetError, "above 0"),
         (lambda c, y: (c, np.full(10, 0.7)), InvalidTargetError, "all 10 latencies are 0.7 ms"),
-        (lambda c, y: (c, y[:9]), InvalidTargetError, "10 configs but targets of shape"),
+        (lambda c, y: (c, y[:9]), InvalidTargetError, "10 configs but latencies of shape"),
     ],
 )
 def test_bad_measurements_are_typed_errors(space, device, change, error, message):
     chosen, ms, _, _ = measured(space, device, 0)
     with pytest.raises(error, match=message):
-        RidgeLatencyPredictor(space).fit(*change(chosen, ms))
+        OnSpace(RidgeLatencyPredictor, space).fit(*change(chosen, ms))
 
 
 def test_a_prediction_needs_a_fit(space, device):
     _, _, held_out, _ = measured(space, device, 0)
     with pytest.raises(NotFittedError, match="ridge was asked to predict before"):
-        RidgeLatencyPredictor(space).predict(held_out)
+        OnSpace(RidgeLatencyPredictor, space).predict(held_out)
 
 
 def test_kernel_latencies_make_few_measurements_enough(space, device):
@@ -145,8 +148,8 @@ def test_kernel_latencies_make_few_measurements_enough(space, device):
             whole = 0.7 * latency(population) * noise
             return np.column_stack([0.4 * whole, 0.6 * whole])
 
-        without = RidgeLatencyPredictor(space).fit(chosen, ms)
-        known = RidgeLatencyPredictor(space, kernels).fit(chosen, ms)
+        without = OnSpace(RidgeLatencyPredictor, space).fit(chosen, ms)
+        known = OnSpace(RidgeLatencyPredictor, space, kernels).fit(chosen, ms)
         plain.append(scores(truth, *without.predict(held_out)))
         helped.append(scores(truth, *known.predict(held_out)))
     assert np.mean([f["mape"] for f in helped]) < 0.6 * np.mean([f["mape"] for f in plain])

@@ -144,6 +144,37 @@ class Kernel(ABC):
         """`[pixels, channels]`; a residual has this shape too."""
 
 
+@dataclass(frozen=True)
+class RowwiseKernel(Kernel):
+    """A kernel from `[rows, channels]` to `[rows, channels]`.
+
+    Attributes:
+        rows: of both tensors.
+        channels: of both tensors.
+
+    Raises:
+        KernelError: a size is below 1.
+    """
+
+    rows: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.channels) < 1:
+            sizes = f"{self.rows} x {self.channels}"
+            raise KernelError(f"{self.kind} of {sizes}: every size must be >= 1")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """[rows, channels]."""
+        return (self.rows, self.channels)
+
+
 class TiledKernel(Kernel):
     """A kernel whose register tile can be chosen. Its constants do not depend on the tile."""
 

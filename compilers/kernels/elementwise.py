@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, Kernel, LayerParams, RowwiseKernel
 from compilers.kernels.emitter import (
     Emitter,
     Index,
@@ -36,7 +36,7 @@ CHANNEL_GROUP = 4
 
 
 @dataclass(frozen=True)
-class Quantize(Kernel):
+class Quantize(RowwiseKernel):
     """`out = clamp(round_half_even(x * (1 / scale)) + zero_point, 0, 255)`, float32 -> uint8.
 
     Arguments of the function: x, factors, zeros, output.
@@ -45,22 +45,6 @@ class Quantize(Kernel):
     kind: ClassVar[str] = "quantize"
     input_dtype: ClassVar[DType] = "float32"
     output_dtype: ClassVar[DType] = "uint8"
-
-    rows: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        _check_sizes(self.rows, self.channels)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: the scalars of `params.output`."""
@@ -161,7 +145,7 @@ def filled_channels(channels: int) -> int:
 
 
 @dataclass(frozen=True)
-class Dequantize(Kernel):
+class Dequantize(RowwiseKernel):
     """`out = (x - zero_point) * scale`, uint8 -> float32.
 
     Arguments of the function: x, scale [1], zero point [1], output.
@@ -170,22 +154,6 @@ class Dequantize(Kernel):
     kind: ClassVar[str] = "dequantize"
     input_dtype: ClassVar[DType] = "uint8"
     output_dtype: ClassVar[DType] = "float32"
-
-    rows: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        _check_sizes(self.rows, self.channels)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: scale and zero point of `params.input`."""
@@ -226,8 +194,3 @@ def each_row(
         em.loop(count, body, start=first)
 
     em.parallel(chunks, chunk)
-
-
-def _check_sizes(rows: int, channels: int) -> None:
-    if min(rows, channels) < 1:
-        raise KernelError(f"a tensor of {rows} x {channels}: every size must be >= 1")

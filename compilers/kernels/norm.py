@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from compilers.errors import KernelError
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, LayerParams, RowwiseKernel
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -41,7 +41,7 @@ _CYCLES_PER_VECTOR = 4.0
 
 
 @dataclass(frozen=True)
-class Norm(Kernel):
+class Norm(RowwiseKernel):
     """`out = (x - mean) / sqrt(var + epsilon) * gain + shift` over the channels of each row.
 
     RMSNorm (not `centred`) takes 0 for the mean, also inside the variance. The variance is summed
@@ -59,8 +59,6 @@ class Norm(Kernel):
 
     kind: ClassVar[str] = "norm"
 
-    rows: int
-    channels: int
     epsilon: float = 1e-5
     centred: bool = True
     input_dtype: DType = "float32"
@@ -75,16 +73,6 @@ class Norm(Kernel):
             )
         if not 0.0 <= self.epsilon < float("inf"):
             raise KernelError(f"epsilon {self.epsilon} is not a finite number >= 0")
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     @property
     def epilogue(self) -> Epilogue:

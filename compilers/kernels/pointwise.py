@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compilers.errors import KernelError
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, LayerParams, RowwiseKernel
 from compilers.kernels.elementwise import each_row
 from compilers.kernels.emitter import Emitter, Index, load
 from compilers.kernels.epilogue import Cell, Combine, Epilogue, EpilogueCode
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Unary(Kernel):
+class Unary(RowwiseKernel):
     """`out = activation(x)`, quantised when the output is uint8.
 
     Arguments of the function: x, [factors, zeros,] output.
@@ -29,29 +29,17 @@ class Unary(Kernel):
     kind: ClassVar[str] = "unary"
     input_dtype: ClassVar[DType] = "float32"
 
-    rows: int
-    channels: int
     activation: Activation
     output_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        _check_sizes(self.rows, self.channels)
+        super().__post_init__()
         _ = self.epilogue
 
     @property
     def epilogue(self) -> Epilogue:
         """What follows x."""
         return Epilogue(self.activation, None, self.output_dtype, "float32", integer=False)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: the scalars of the quantisation."""
@@ -77,7 +65,7 @@ class Unary(Kernel):
 
 
 @dataclass(frozen=True)
-class Binary(Kernel):
+class Binary(RowwiseKernel):
     """`out = activation(x + other)` or `activation(x * other)`, quantised when it is uint8.
 
     Arguments of the function: x, other, [factors, zeros,] output.
@@ -95,8 +83,6 @@ class Binary(Kernel):
     kind: ClassVar[str] = "binary"
     input_dtype: ClassVar[DType] = "float32"
 
-    rows: int
-    channels: int
     combine: Combine = "add"
     broadcast: bool = False
     activation: Activation = Activation.NONE
@@ -104,7 +90,7 @@ class Binary(Kernel):
     output_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        _check_sizes(self.rows, self.channels)
+        super().__post_init__()
         if self.broadcast and self.other_dtype != "float32":
             raise KernelError(f"a row of {self.other_dtype}: it must be float32")
         _ = self.epilogue
@@ -118,16 +104,6 @@ class Binary(Kernel):
             self.activation, self.other_dtype, self.output_dtype, "float32", integer=False,
             combine=self.combine, activation_last=self.activation != Activation.NONE,
         )  # fmt: skip
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: the scalars of the quantisation; `other` is `residual`."""
@@ -157,8 +133,3 @@ class Binary(Kernel):
 
         each_row(em, isa, self.rows, self.channels, row)
         return em.function(self.symbol(isa))
-
-
-def _check_sizes(rows: int, channels: int) -> None:
-    if min(rows, channels) < 1:
-        raise KernelError(f"a tensor of {rows} x {channels}: every size must be >= 1")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import e, log2
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compilers.errors import KernelError
-from compilers.kernels.base import DType, Kernel, LayerParams
+from compilers.kernels.base import DType, LayerParams, RowwiseKernel
 from compilers.kernels.emitter import (
     Buffer,
     Emitter,
@@ -35,7 +34,7 @@ MASKED = -1e30
 
 
 @dataclass(frozen=True)
-class Softmax(Kernel):
+class Softmax(RowwiseKernel):
     """`out[i, :] = exp(x[i, :]) / sum(exp(x[i, :]))`, float32.
 
     Arguments of the function: x, output.
@@ -44,23 +43,6 @@ class Softmax(Kernel):
     kind: ClassVar[str] = "softmax"
     input_dtype: ClassVar[DType] = "float32"
     output_dtype: ClassVar[DType] = "float32"
-
-    rows: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.channels) < 1:
-            raise KernelError(f"softmax of {self.rows} x {self.channels}: every size must be >= 1")
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
-
-    @property
-    def output_shape(self) -> tuple[int, int]:
-        """[rows, channels]."""
-        return (self.rows, self.channels)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: there are none."""

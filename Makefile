@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests side by side.
+WORKERS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: search test test-fast lint format clean
@@ -9,8 +11,10 @@ INSTALLED := $(VENV)/.installed
 search: $(INSTALLED)
 	$(BIN)/netcarve search run examples/digits.yaml
 
+# Tests that measure time come last, when nothing else runs.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m alone
 
 test-fast: $(INSTALLED)
 	$(BIN)/pytest -m "not slow"

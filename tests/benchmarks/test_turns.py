@@ -59,6 +59,7 @@ def wait_until_stopped(pid):
         time.sleep(0.01)
 
 
+@pytest.mark.alone
 def test_a_process_runs_only_in_its_turns(player):
     one = player(CHILD)
     for _ in range(2):
@@ -74,6 +75,7 @@ def test_what_a_failed_process_said_is_reported(turns, player):
         player(BROKEN)
 
 
+@pytest.mark.alone
 def test_waiting_for_a_busy_processor_is_noticed(turns):
     """Two loops on one processor: each waits half of the time."""
     os.sched_setaffinity(0, CPUS[-1:])

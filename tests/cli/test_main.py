@@ -37,6 +37,7 @@ def test_help_imports_nothing_heavy(group):
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.alone
 def test_help_answers_in_half_a_second():
     command = [sys.executable, "-c", _HELP]
     seconds = []

@@ -10,7 +10,7 @@ from compilers.devices import LocalCpu
 from search import bundles
 from search.host_lock import HostLock
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ def test_a_binary_gives_the_logits_of_its_module(device, builds, subnets, images
     assert logits.std(axis=0).min() > 0, "the logits do not depend on the input"
 
 
+@pytest.mark.alone
 def test_builds_are_deterministic_and_share_kernels(device, builds, subnets, tmp_path):
     again = device.build(subnets["w8a8"], subnets["w8a8"].specs, tmp_path / "again")
     assert again.library.read_bytes() == builds["w8a8"].library.read_bytes()

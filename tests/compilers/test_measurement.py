@@ -150,6 +150,7 @@ def test_a_cold_cache_is_flushed_before_every_call(monkeypatch):
     assert "flush" not in timed[1::2]
 
 
+@pytest.mark.alone
 def test_a_call_on_flushed_data_takes_longer():
     data = np.ones(1 << 16)
     config = {"warmup_ms": 5, "min_repeats": 15, "max_repeats": 15}

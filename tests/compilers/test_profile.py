@@ -19,7 +19,7 @@ from compilers.targets import ISAS
 from spaces.cost import cost, layer_cost
 
 # Everything here needs compiled subnets.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SCALE = 4
 CONFIG = MeasurementConfig(warmup_ms=5, min_repeats=30, max_repeats=60)

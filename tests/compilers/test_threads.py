@@ -23,6 +23,7 @@ from tests.compilers.rpc_board import Board
 CPUS = sorted(os.sched_getaffinity(0))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(len(CPUS) < 2, reason="two threads need two processors"),
 ]
 

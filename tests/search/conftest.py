@@ -25,21 +25,6 @@ from spaces import SearchSpace, get_space
 
 
 @pytest.fixture(scope="session")
-def runtime_dir() -> Iterator[Path]:
-    """A runtime folder of the test session's own."""
-    # A short path: Ray's sockets lie below it.
-    folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
-    previous = os.environ.get("NETCARVE_RUNTIME_DIR")
-    os.environ["NETCARVE_RUNTIME_DIR"] = str(folder)
-    yield folder
-    if previous is None:
-        del os.environ["NETCARVE_RUNTIME_DIR"]
-    else:
-        os.environ["NETCARVE_RUNTIME_DIR"] = previous
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
 def tiny_job() -> dict[str, Any]:
     """The content of a job file that is as small as a real one can be."""
     data: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny_job.yaml").read_text())

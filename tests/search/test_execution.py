@@ -38,6 +38,7 @@ def test_results_come_in_item_order_and_from_other_processes(executor: Executor)
     assert os.getpid() not in {result.value[1] for result in ordered}
 
 
+@pytest.mark.alone
 def test_a_result_is_handed_on_while_others_still_run(executor: Executor) -> None:
     start = time.monotonic()
     arrivals: list[tuple[float, float]] = []

@@ -18,6 +18,9 @@ from search.errors import HostLockError, HostLockTimeoutError, SearchError
 from search.home import runtime_folder
 from search.host_lock import Holder, HostLock
 
+# They wait for fractions of a second.
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HOLDING = """

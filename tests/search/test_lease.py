@@ -129,6 +129,7 @@ def test_a_lease_of_another_host_is_taken_over_when_its_heartbeat_is_old(
     assert store.jobs.state(job) is JobState.DONE
 
 
+@pytest.mark.alone
 def test_the_heartbeat_goes_on_beside_the_work(store: Store, job: str) -> None:
     lease = store.jobs.claim(job)
     lease._interval = 0.05
@@ -147,6 +148,7 @@ def test_the_heartbeat_goes_on_beside_the_work(store: Store, job: str) -> None:
             lease.check()
 
 
+@pytest.mark.alone
 def test_a_heartbeat_that_keeps_failing_gives_the_job_up(
     store: Store, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def test_the_probe_declares_what_executes(device):
     assert found.hardware
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", host_isas())
 def test_a_second_probe_knows_the_answer(cache, isa):
@@ -184,6 +185,7 @@ def test_a_rebuilt_library_is_not_confused_with_the_old_one(
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.alone
 def test_measurements_of_several_builds(device, builds):
     config = MeasurementConfig(warmup_ms=5, batch_ms=0.5, min_repeats=20, max_repeats=40)
     found = device.time(list(builds.values()), config)

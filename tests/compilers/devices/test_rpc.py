@@ -55,6 +55,7 @@ def test_a_session_uploads_each_library_once(remote, board, builds, images):
     assert len({Path(path).parent for path in after}) == 1
 
 
+@pytest.mark.alone
 def test_measurements_are_the_servers_own_and_without_the_network(remote, device, builds):
     found = remote.time(list(builds.values()), SHORT)
     here = device.time(list(builds.values()), SHORT)

@@ -31,9 +31,3 @@ def executed() -> list[Any]:
 def executed_isa(request: pytest.FixtureRequest) -> str:
     """Each instruction set on which kernels can be run here."""
     return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def executed_isas() -> tuple[str, ...]:
-    """All of them; emulated ones, which take the shortest, first."""
-    return (*filter(emulated, ISAS), *host_isas())

@@ -2,7 +2,7 @@
 
     python movement_checks.py ISA
 
-The arguments lie between guard pages, as in `kernel_checks`. Prints one JSON object.
+The arguments lie between guard pages, as in `case_execution`. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from itertools import cycle, product
 
 import numpy as np
-from kernel_checks import DTYPES, OUTPUT, RESIDUAL, Case, activate, draw, real, run, stored
+from case_execution import run
+from kernel_case import DTYPES, OUTPUT, RESIDUAL, Case, activate, draw, real, stored
 
 from compilers.kernels import Binary, Concat, Copy, Embedding, Unary
 from compilers.kernels.base import LayerParams

@@ -1,72 +1,49 @@
-"""Every kernel on every instruction set, emulated where it is not this machine's, in children."""
+"""Every kernel on every instruction set, emulated where it is not this machine's."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from compilers.targets import ISAS, host_isas
+from compilers.kernel_library import compile_kernel
+from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
+from compilers.kernels.base import DTYPES, Kernel
+from compilers.targets import ISAS, Isa, host_isas
 from compilers.toolchain import is_foreign
+from spaces.layer_spec import Activation
+from tests.compilers.kernels.children import run_checks
 
-ROOT = Path(__file__).parents[3]
-CHECKS = Path(__file__).parent / "kernel_checks.py"
+# A minute of compiling where nothing else runs.
+pytestmark = pytest.mark.timeout(900)
+
+RELU = Activation.RELU
 
 _DIVIDED = [isa for isa in host_isas() if isa != "avx512"]
 """Where threads are tested: loops are divided alike, and avx512 has nothing of its own."""
 
-ASSEMBLY = """
-import json, sys
-from compilers.kernel_library import compile_kernel
-from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
-from compilers.targets import ISAS
-isa = ISAS[sys.argv[1]]
-kernels = [
-    *(Gemm(36, 64, 96, dtype, "relu", None, dtype) for dtype in ("float32", "uint8")),
-    *(Conv(6, 6, 16, 48, 3, 1, "nhwc", dtype, "relu", None, dtype)
-      for dtype in ("float32", "uint8")),
-    *(Depthwise(12, 12, channels, kernel, stride, dtype, "relu", dtype)
-      for channels, kernel, stride in ((96, 3, 1), (40, 5, 2), (8, 7, 1))
-      for dtype in ("float32", "uint8")),
-]
-kernels += [
-    Gemm(36, 64, 96, "uint8", "relu", None, "uint8", weight_bits=4),
-    Conv(6, 6, 16, 48, 3, 1, "nhwc", "uint8", "relu", None, "uint8", weight_bits=4),
-    Depthwise(12, 12, 96, 3, 1, "uint8", "relu", "uint8", weight_bits=4),
-    *(WeightOnlyGemm(m, 128, 96, bits, 64) for m in (1, 14) for bits in (4, 8)),
-]
-codes = {str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}
-two = isa.with_threads(2)
-for kernel in (Gemm(197, 64, 400), Conv(28, 28, 64, 96, 3, 2), Depthwise(56, 56, 96, 3, 1)):
-    codes[f"two threads: {kernel}"] = compile_kernel(kernel, two).inspect_source("asm")
-print(json.dumps(codes))
-"""
 
-
-def child(*arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TVM_NUM_THREADS": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout.splitlines()[-1]
+def assembly(isa: Isa) -> Iterator[tuple[str, str]]:
+    """The code of some kernels with matrix products, by what describes them."""
+    kernels: list[Kernel] = [
+        *(Gemm(36, 64, 96, dtype, RELU, None, dtype) for dtype in DTYPES),
+        *(Conv(6, 6, 16, 48, 3, 1, "nhwc", dtype, RELU, None, dtype) for dtype in DTYPES),
+        *(
+            Depthwise(12, 12, channels, kernel, stride, dtype, RELU, dtype)
+            for channels, kernel, stride in ((96, 3, 1), (40, 5, 2), (8, 7, 1))
+            for dtype in DTYPES
+        ),
+        Gemm(36, 64, 96, "uint8", RELU, None, "uint8", weight_bits=4),
+        Conv(6, 6, 16, 48, 3, 1, "nhwc", "uint8", RELU, None, "uint8", weight_bits=4),
+        Depthwise(12, 12, 96, 3, 1, "uint8", RELU, "uint8", weight_bits=4),
+        *(WeightOnlyGemm(m, 128, 96, bits, 64) for m in (1, 14) for bits in (4, 8)),
+    ]
+    for kernel in kernels:
+        yield str(kernel), compile_kernel(kernel, isa).inspect_source("asm")
+    two = isa.with_threads(2)
+    for kernel in (Gemm(197, 64, 400), Conv(28, 28, 64, 96, 3, 2), Depthwise(56, 56, 96, 3, 1)):
+        yield f"two threads: {kernel}", compile_kernel(kernel, two).inspect_source("asm")
 
 
 def every(isa: str) -> int:
@@ -77,33 +54,10 @@ def every(isa: str) -> int:
 FOREIGN = [name for name, isa in ISAS.items() if is_foreign(isa.architecture)]
 
 
-Children = dict[tuple[str, str], Future[str]]
-
-
-@pytest.fixture(scope="module")
-def children(executed_isas: tuple[str, ...]) -> Iterator[Children]:
-    """(What, ISA) -> what a child printed, one child per processor at a time."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        outputs = {
-            ("outputs", isa): pool.submit(child, str(CHECKS), isa, str(every(isa)))
-            for isa in executed_isas
-        }
-        assembly = {
-            ("assembly", isa): pool.submit(child, "-c", ASSEMBLY, isa)
-            for isa in (*host_isas(), *FOREIGN)
-        }
-        threads = {
-            ("threads", isa): pool.submit(child, str(CHECKS), isa, "threads") for isa in _DIVIDED
-        }
-        yield outputs | assembly | threads
-
-
 @pytest.mark.slow
-def test_outputs_match_the_references_and_stay_in_bounds(
-    executed_isa: str, children: Children
-) -> None:
+def test_outputs_match_the_references_and_stay_in_bounds(executed_isa: str) -> None:
     isa = executed_isa
-    result = json.loads(children["outputs", isa].result())
+    result = run_checks("kernel_checks.py", isa, str(every(isa)))
     assert result["failures"] == []
     assert result["cases"] * every(isa) > 100
     assert result["elements"] * every(isa) > 20_000
@@ -112,18 +66,16 @@ def test_outputs_match_the_references_and_stay_in_bounds(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", _DIVIDED)
-def test_two_threads_give_the_same_bits_as_one(isa: str, children: Children) -> None:
-    result = json.loads(children["threads", isa].result())
+def test_two_threads_give_the_same_bits_as_one(isa: str) -> None:
+    result = run_checks("thread_checks.py", isa)
     assert result["failures"] == []
     assert result["cases"] > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", host_isas())
-def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
-    isa: str, children: Children
-) -> None:
-    for kernel, code in json.loads(children["assembly", isa].result()).items():
+def test_the_code_uses_the_instructions_of_its_isa_and_no_others(isa: str) -> None:
+    for kernel, code in assembly(ISAS[isa]):
         instructions = re.findall(r"^\t(v\w+)", code, re.MULTILINE)
         multiply_adds = [name for name in instructions if name.startswith("vfmadd")]
         dots = [name for name in instructions if name in ("vpdpbusd", "vpmaddwd")]
@@ -152,8 +104,8 @@ def test_the_code_uses_the_instructions_of_its_isa_and_no_others(
 
 @pytest.mark.slow
 @pytest.mark.skipif("neon_dot" not in FOREIGN, reason="this machine is of that architecture")
-def test_code_for_arm_sums_integers_by_sdot(children: Children) -> None:
-    for kernel, code in json.loads(children["assembly", "neon_dot"].result()).items():
+def test_code_for_arm_sums_integers_by_sdot() -> None:
+    for kernel, code in assembly(ISAS["neon_dot"]):
         instructions = re.findall(r"^\t([a-z]\w+)", code, re.MULTILINE)
         dots, multiply_adds = instructions.count("sdot"), instructions.count("fmla")
         if "uint8" in kernel:

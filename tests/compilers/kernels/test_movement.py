@@ -1,33 +1,17 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from compilers.errors import KernelError
 from compilers.kernels import Binary, Concat, Copy, Embedding
 from compilers.targets import host_isas
-
-ROOT = Path(__file__).parents[3]
+from tests.compilers.kernels.children import run_checks
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", {host_isas()[0], host_isas()[-1]})
+@pytest.mark.parametrize("isa", dict.fromkeys((host_isas()[0], host_isas()[-1])))
 def test_outputs_match_numpy_and_stay_in_bounds(isa: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "movement_checks.py"), isa],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=240,
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = run_checks("movement_checks.py", isa)
     assert result["failures"] == []
     assert result["cases"] > 40
 

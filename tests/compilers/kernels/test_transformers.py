@@ -1,43 +1,20 @@
-"""Attention, softmax and normalisation on every instruction set, in children."""
+"""Attention, softmax and normalisation on every instruction set."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from compilers.errors import KernelError
+from compilers.kernel_library import compile_kernel
 from compilers.kernels import Attention, Norm, Softmax
 from compilers.targets import ISAS, host_isas
+from tests.compilers.kernels.children import run_checks
 
-ROOT = Path(__file__).parents[3]
-CHECKS = Path(__file__).parent / "transformer_checks.py"
-
-
-def child(*arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TVM_NUM_THREADS": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, str(CHECKS), *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout.splitlines()[-1]
+# A minute of compiling where nothing else runs.
+pytestmark = pytest.mark.timeout(900)
 
 
 def every(isa: str) -> int:
@@ -45,26 +22,10 @@ def every(isa: str) -> int:
     return {"avx512": 5, "neon_dot": 3}.get(isa, 1)
 
 
-@pytest.fixture(scope="module")
-def children(executed_isas: tuple[str, ...]) -> Iterator[dict[tuple[str, str], Future[str]]]:
-    """(what, ISA) -> what a child printed, one child per processor at a time."""
-    isas, best = executed_isas, host_isas()[0]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        outputs = {("outputs", isa): pool.submit(child, isa, str(every(isa))) for isa in isas}
-        threads = {("threads", best): pool.submit(child, best, "threads")}
-        code = {
-            ("assembly", isa): pool.submit(child, isa, "assembly")
-            for isa in dict.fromkeys((best, host_isas()[-1]))
-        }
-        yield outputs | threads | code
-
-
 @pytest.mark.slow
-def test_outputs_match_torch_and_stay_in_bounds(
-    executed_isa: str, children: dict[tuple[str, str], Future[str]]
-) -> None:
+def test_outputs_match_torch_and_stay_in_bounds(executed_isa: str) -> None:
     isa = executed_isa
-    result = json.loads(children["outputs", isa].result())
+    result = run_checks("transformer_checks.py", isa, str(every(isa)))
     assert result["failures"] == []
     assert result["cases"] * every(isa) >= 30
     assert result["elements"] > 1000
@@ -72,10 +33,8 @@ def test_outputs_match_torch_and_stay_in_bounds(
 
 
 @pytest.mark.slow
-def test_two_threads_give_the_same_bits_as_one(
-    children: dict[tuple[str, str], Future[str]],
-) -> None:
-    result = json.loads(children["threads", host_isas()[0]].result())
+def test_two_threads_give_the_same_bits_as_one() -> None:
+    result = run_checks("transformer_checks.py", host_isas()[0], "threads")
     assert result["failures"] == []
     assert result["cases"] == 4
 
@@ -92,12 +51,22 @@ def inner_loops(code: str) -> Iterator[list[str]]:
             yield [inside for inside in body if re.match(r"\tv?[a-z]", inside)]
 
 
+def fused(tokens: int, heads: int, kv_heads: int, **options: bool) -> Attention:
+    """Attention over heads of 64 in one tensor of queries, keys and values."""
+    keys, values, stride = (64 * count for count in (heads, heads + kv_heads, heads + 2 * kv_heads))
+    return attention(
+        queries=tokens, keys=tokens, heads=heads, kv_heads=kv_heads, head_dim=64, value_dim=64,
+        scale=0.125, q_stride=stride, k_stride=stride, k_offset=keys, v_stride=stride,
+        v_offset=values, **options,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", dict.fromkeys((host_isas()[0], host_isas()[-1])))
-def test_accumulators_of_products_stay_in_registers(
-    isa: str, children: dict[tuple[str, str], Future[str]]
-) -> None:
-    for kernel, code in json.loads(children["assembly", isa].result()).items():
+def test_accumulators_of_products_stay_in_registers(isa: str) -> None:
+    rotated = {"causal": True, "rope": True}
+    for kernel in (fused(197, 3, 3), fused(128, 8, 2, **rotated)):
+        code = compile_kernel(kernel, ISAS[isa]).inspect_source("asm")
         assert ("zmm" in code) == isa.startswith("avx512"), kernel
         products = 0
         for loop in inner_loops(code):

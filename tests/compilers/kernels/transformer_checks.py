@@ -2,9 +2,7 @@
 
     python transformer_checks.py ISA EVERY
     python transformer_checks.py ISA threads
-    python transformer_checks.py ISA assembly
 
-As `kernel_checks`, whose guarded arguments it uses. `assembly` prints the code of two kernels.
 Prints one JSON object.
 """
 
@@ -18,19 +16,9 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kernel_checks import (
-    DTYPES,
-    INPUT,
-    OUTPUT,
-    Case,
-    check,
-    compare_threads,
-    draw,
-    real,
-    stored,
-)
+from case_execution import check, compare_threads
+from kernel_case import DTYPES, INPUT, OUTPUT, Case, draw, real, stored
 
-from compilers.kernel_library import compile_kernel
 from compilers.kernels import Attention, Norm, Softmax
 from compilers.kernels.base import LayerParams
 from compilers.targets import ISAS, Isa
@@ -179,17 +167,10 @@ def check_threads(isa: Isa) -> dict[str, object]:
     return {"cases": len(cases), "failures": failures}
 
 
-def assembly(isa: Isa) -> dict[str, object]:
-    kernels = [fused(197, 3, 3, 64, 64), fused(128, 8, 2, 64, 64, causal=True, rope=True)]
-    return {str(k): compile_kernel(k, isa).inspect_source("asm") for k in kernels}
-
-
 if __name__ == "__main__":
     isa = ISAS[sys.argv[1]]
     if sys.argv[2] == "threads":
         result = check_threads(isa)
-    elif sys.argv[2] == "assembly":
-        result = assembly(isa)
     else:
         every_case = cases(np.random.default_rng(7))
         result = check(isa, islice(every_case, 0, None, int(sys.argv[2])))

@@ -1,9 +1,9 @@
-"""Run in a child process: the largest errors of the vector functions on one instruction set.
+"""Run in a child process: the largest errors of the vector functions on instruction sets.
 
-    python vector_math_checks.py ISA
+    python vector_math_checks.py ISA...
 
-Prints one JSON object: function -> largest relative error, largest error over |x|,
-and the values at `SPECIAL`.
+Prints one JSON object: instruction set -> function -> largest relative error, largest error over
+|x|, and the values at `SPECIAL`.
 """
 
 from __future__ import annotations
@@ -73,4 +73,4 @@ def check(isa: Isa) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(check(ISAS[sys.argv[1]])))
+    print(json.dumps({isa: check(ISAS[isa]) for isa in sys.argv[1:]}))

@@ -130,9 +130,8 @@ class RidgeLatencyPredictor(LatencyPredictor):
             costs = [Amount(name, 1.0) for name in count_names(schema)]
         covariance = prior_covariance(costs)
         self._root = np.linalg.cholesky(covariance)
-        self._precision: FloatArray = (
-            _kernel_precision(costs) if self._kernels else np.linalg.inv(covariance)
-        )
+        precision = _kernel_precision(costs) if self._kernels else np.linalg.inv(covariance)
+        self._precision = precision.astype(np.float64)
 
     def _design(self, pool: Configs, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         parts = self._parts(pool)[:, : len(self._root)]

@@ -73,6 +73,7 @@ def measure(name: str, folder: Path) -> None:
 def _timed(call: Callable[[], object]) -> Callable[[int], float]:
     """Mean milliseconds of so many calls, the GPU idle before and after them: torch waits for all
     of its streams, TVM's and ONNX Runtime's among them."""
+
     def sample(count: int) -> float:
         torch.cuda.synchronize()
         start = time.perf_counter_ns()

@@ -30,6 +30,7 @@ LARGEST_AA_RATIO = 1.03
 MEASURED = "measured.json"
 PREPARE_TIMEOUT, MEASURE_TIMEOUT = 1800.0, 600.0
 
+
 def stock(name: str, folder: Path, processes: int) -> dict[str, float]:
     """Measure one network, print its lines, return each runtime's milliseconds; empty when it
     could not be measured."""

@@ -33,9 +33,7 @@ _MODE = "TVM_CUDA_COMPILE_MODE"
 _LAST = 1000
 
 
-def build_cuda_library(
-    module: torch.nn.Module, x: torch.Tensor, isa: str, path: Path
-) -> None:
+def build_cuda_library(module: torch.nn.Module, x: torch.Tensor, isa: str, path: Path) -> None:
     """Write the shared library of `module` to `path`: `main(x)` returns its output.
 
     Args:

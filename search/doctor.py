@@ -220,7 +220,7 @@ def check_cpu() -> Check:
 
 
 def check_gpu() -> Check:
-    """The NVIDIA GPUs. Only devices of kind `cuda` need one, so that it is no fault to have none."""
+    """The NVIDIA GPUs. Only devices of kind `cuda` need one: it is no fault to have none."""
     from compilers.cuda_driver import find_gpus
     from compilers.errors import DeviceError
 

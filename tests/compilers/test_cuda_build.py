@@ -100,7 +100,7 @@ def test_without_a_compiler_of_cuda_code_it_says_which_there_are(monkeypatch, tm
     monkeypatch.delenv("TVM_CUDA_COMPILE_MODE", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("compilers.cuda_build.find_spec", lambda _name: None)
-    with pytest.raises(BuildError, match="nvcc.* not on PATH, and the package cuda-bindings"):
+    with pytest.raises(BuildError, match=r"nvcc.* not on PATH, and the package cuda-bindings"):
         build_cuda_library(Unknown(), torch.zeros(1, 3, 4, 4), "sm_80", tmp_path / "x.so")
     nvcc = tmp_path / "nvcc"
     nvcc.write_text("#!/bin/sh\n")

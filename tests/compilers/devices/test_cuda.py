@@ -62,7 +62,7 @@ def test_settings_that_no_gpu_has(wrong, message):
 
 @pytest.mark.skipif(not ABSENT, reason="a GPU is here")
 def test_where_no_gpu_is_it_says_what_is_missing():
-    with pytest.raises(DeviceError, match="device gpu: .*NVIDIA driver"):
+    with pytest.raises(DeviceError, match=r"device gpu: .*NVIDIA driver"):
         cuda()
 
 
@@ -82,7 +82,7 @@ def test_settings_that_this_gpu_does_not_have(paper, wrong, message):
 
 
 def test_it_refuses_what_it_cannot_execute(paper, subnets, tmp_path):
-    with pytest.raises(UnsupportedOperatorError, match="a.expand is quantised; .*float32 only"):
+    with pytest.raises(UnsupportedOperatorError, match=r"a.expand is quantised; .*float32 only"):
         paper.build(subnets["w8a8"], subnets["w8a8"].specs, tmp_path / "build")
     assert list(tmp_path.iterdir()) == []
     assert paper.time([]) == []

@@ -32,7 +32,7 @@ CLOCK = "CUDA events"
 """Recorded by TVM before and after a batch of calls: the time between is the GPU's own, with its
 waits for the next launch. One more call before each batch is not timed."""
 
-PROBED = (
+EVERY_OPERATOR = (
     LayerSpec("conv", Operator.CONV, 3, 16, 8, 4, 3, 2, activation=Activation.HARDSWISH),
     LayerSpec("depthwise", Operator.DEPTHWISE_CONV, 16, 16, 4, 4, 3, 1, 16, Activation.RELU),
     LayerSpec("se", Operator.SQUEEZE_EXCITE, 16, 16, 4, 4, hidden_channels=8),
@@ -45,10 +45,10 @@ PROBED = (
 def probe(arguments: Mapping[str, Any]) -> None:
     """Build a subnet with every operator for `isa`, run it and compare it with the module."""
     torch.manual_seed(0)
-    subnet = Subnet(PROBED)
+    subnet = Subnet(EVERY_OPERATOR)
     for tensor in subnet.state_dict().values():
         tensor.normal_(0, 0.3)
-    first = PROBED[0]
+    first = EVERY_OPERATOR[0]
     x = timing_input((1, first.in_channels, first.in_size, first.in_size), "float32")
     with tempfile.TemporaryDirectory(prefix="netcarve-probe-") as folder:
         _build(subnet, x, arguments, Path(folder) / LIBRARY_FILE)

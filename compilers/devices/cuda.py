@@ -115,8 +115,7 @@ class CudaDevice(Device):
             self._builder.request("probe", self._target(), PROBE_TIMEOUT)
         except CompilerError as error:
             raise DeviceError(
-                f"device {self.config.name} ({self.hardware}) does not execute what was built for "
-                f"it: {error}"
+                f"device {self.config.name} ({self.hardware}): its probe failed: {error}"
             ) from error
         return DeviceCapabilities(
             isa=self._isa,

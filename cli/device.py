@@ -25,15 +25,16 @@ def add(
         typer.Option(
             metavar="KIND",
             help="Kind of device: local_cpu, this machine's; tvm_rpc, behind a TVM RPC server; "
-            "onnxruntime and torch, this machine in another runtime; emulated_aarch64, an ARM "
-            "processor under qemu.",
+            "cuda, an NVIDIA GPU; onnxruntime and torch, this machine in another runtime; "
+            "emulated_aarch64, an ARM processor under qemu.",
         ),
     ] = "local_cpu",
     isa: Annotated[
         str,
         typer.Option(
             metavar="ISA",
-            help="Instruction set: avx512_vnni, avx512, avx2, neon_dot, or native for the best.",
+            help="Instruction set: avx512_vnni, avx512, avx2, neon_dot, a GPU's such as sm_80, or "
+            "native for the best.",
         ),
     ] = "native",
     threads: Annotated[int, typer.Option(metavar="N", help="Threads that one inference uses.")] = 1,

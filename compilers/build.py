@@ -75,7 +75,7 @@ def build_library(
     with tempfile.TemporaryDirectory(prefix="netcarve-link-") as folder:
         executable.export_library(
             str(path),
-            fcompile=_linker(isa),
+            fcompile=linker(isa),
             addons=list(map(str, objects)),
             workspace_dir=folder,
         )
@@ -171,7 +171,7 @@ def link(output: str, objects: Sequence[str], isa: Isa) -> None:
         raise BuildError(f"{path} failed with status {done.returncode}: {done.stderr[-500:]}")
 
 
-def _linker(isa: Isa) -> Any:
+def linker(isa: Isa) -> Any:
     """`link` as TVM calls it."""
 
     def link_objects(output: str, objects: list[str], *_args: Any, **_options: Any) -> None:

@@ -27,7 +27,8 @@ from typing import Any, Literal
 
 from compilers.errors import ChildCrashError, ChildTimeoutError, CompilerError
 
-Role = Literal["compiler", "kernels", "runtime", "rpc", "peer"]
+Role = Literal["compiler", "kernels", "runtime", "rpc", "peer", "cuda"]
+_COMPILING: tuple[Role, ...] = ("compiler", "kernels", "cuda")
 _ROOT = Path(__file__).resolve().parent.parent
 _TAIL = 1500
 _NOISE = "Warning: Scope "
@@ -49,7 +50,7 @@ class Worker:
     Args:
         role: `compiler` imports torch and all of TVM; `kernels` only TVM; `runtime` only numpy and
             TVM's runtime, and `rpc` the same, to have a server run binaries; `peer` the runtimes to
-            compare with.
+            compare with; `cuda` torch, all of TVM and its CUDA runtime.
         error: Raised when a request fails for a reason that has no class of its own.
         cpus: Processors that the child may use; all of the parent's when None.
         threads: Threads of TVM's pool, on which kernels divide their work.
@@ -138,7 +139,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "TVM_NUM_THREADS": str(self.threads),
             "TVM_BIND_THREADS": "0",
-            "TVM_USE_RUNTIME_LIB": "0" if self.role in ("compiler", "kernels") else "1",
+            "TVM_USE_RUNTIME_LIB": "0" if self.role in _COMPILING else "1",
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, inherited)]),
         }
         options = {

@@ -5,69 +5,23 @@ Every command is given the `server`, the fields of `rpc_session.Server`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compilers.built import timing_input
 from compilers.errors import MeasurementError
 from compilers.measurement import MeasurementConfig, measure_samplers
 from compilers.rpc_session import Server, Session, SessionKeeper
+from compilers.timed_model import TimedModel
 
 CLOCK = "time_evaluator on the server"
 """TVM's loop around the calls, with the server's steady clock: the network is not in it. It makes
 one more call before each batch, which is not timed."""
 
 SESSIONS = SessionKeeper()
-
-
-class RemoteModel:
-    """A compiled subnet, loaded on the server.
-
-    Args:
-        session: An open session.
-        library: The local file.
-        output_shape: Of the result of one input, [1, ...].
-
-    Raises:
-        MeasurementError: The library is no compiled subnet.
-    """
-
-    def __init__(self, session: Session, library: Path, output_shape: Sequence[int]) -> None:
-        from tvm.runtime.vm import VirtualMachine
-
-        module = session.load(library)
-        try:
-            self._machine = VirtualMachine(module, session.device)
-        except AttributeError as error:
-            raise MeasurementError(f"{library}: no library of a compiled subnet") from error
-        self._session = session
-        self._output_shape = output_shape
-        self._timers: dict[int, Any] = {}
-
-    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Results [n, ...] float32 of inputs [n, ...] in the library's element type, n >= 1."""
-        rows = []
-        for i in range(len(x)):
-            self._machine.set_input("main", self._session.tensor(x[i : i + 1]))
-            self._machine.invoke_stateful("main")
-            rows.append(self._machine.get_outputs("main").numpy().reshape(self._output_shape))
-        return np.concatenate(rows)
-
-    def bind(self, x: NDArray[Any]) -> None:
-        """Fix the input [1, ...] of the calls that `sample` makes."""
-        self._machine.save_function("main", "timed", self._session.tensor(x), include_return=False)
-
-    def sample(self, calls: int) -> float:
-        """Mean milliseconds of a call over a batch of so many."""
-        if calls not in self._timers:
-            self._timers[calls] = self._machine.time_evaluator(
-                "timed", self._session.device, number=calls
-            )
-        return float(self._timers[calls]().mean) * 1e3
 
 
 def ready(_arguments: Mapping[str, Any]) -> None:
@@ -108,8 +62,13 @@ def time(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [measurement.to_json() for measurement in found]
 
 
-def _model(session: Session, arguments: Mapping[str, Any]) -> RemoteModel:
-    return RemoteModel(session, Path(arguments["library"]), arguments["output_shape"])
+def _model(session: Session, arguments: Mapping[str, Any]) -> TimedModel:
+    library = Path(arguments["library"])
+    module = session.load(library)
+    try:
+        return TimedModel(module, session.device, arguments["output_shape"])
+    except AttributeError as error:
+        raise MeasurementError(f"{library}: no library of a compiled subnet") from error
 
 
 def kernel(arguments: Mapping[str, Any]) -> float:

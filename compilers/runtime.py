@@ -168,6 +168,20 @@ def _without_noise() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+def load_library(library: Path) -> Any:
+    """The module in a shared library that TVM made.
+
+    The dynamic linker knows libraries by path: a private copy is never confused with another
+    library that was loaded from the same place before.
+    """
+    import tvm
+
+    with tempfile.TemporaryDirectory(prefix="netcarve-") as folder:
+        copy = Path(folder) / "library.so"
+        shutil.copyfile(library, copy)
+        return tvm.runtime.load_module(str(copy))
+
+
 class Model:
     """A compiled subnet, loaded.
 
@@ -194,13 +208,9 @@ class Model:
         self._tensor = tvm.runtime.tensor
         self.input_dtype = input_dtype
         self.output_shape = output_shape
-        # The dynamic linker knows libraries by path: a private copy is never confused with
-        # another library that was loaded from the same place before.
-        with tempfile.TemporaryDirectory(prefix="netcarve-") as folder, _without_noise():
-            copy = Path(folder) / "library.so"
+        with _without_noise():
             try:
-                shutil.copyfile(library, copy)
-                self.module = tvm.runtime.load_module(str(copy))
+                self.module = load_library(library)
                 self.machine = VirtualMachine(self.module, tvm.cpu())
                 self.main = self.machine["main"]
             except Exception as error:

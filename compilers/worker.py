@@ -48,6 +48,10 @@ def _commands(role: str, threads: int) -> dict[str, Command]:
         from compilers import peer_commands
 
         return dict(peer_commands.COMMANDS)
+    if role == "cuda":
+        from compilers import cuda_commands
+
+        return dict(cuda_commands.COMMANDS)
     # TVM's Python package imports torch where it finds it; nothing here needs it.
     sys.modules["torch"] = None  # type: ignore[assignment]
     if role == "rpc":

@@ -89,6 +89,7 @@ def examine(
         ("tvm", check_engine),
         ("linker", check_linker),
         ("cpu", check_cpu),
+        ("gpu", check_gpu),
         ("cores", check_cores),
         ("memory", check_memory),
         ("shared memory", check_shared_memory),
@@ -216,6 +217,18 @@ def check_cpu() -> Check:
         advice = "8-bit layers run, but gain less than with avx512_vnni."
         return Check("cpu", Status.WARNING, found, advice)
     return Check("cpu", Status.OK, found)
+
+
+def check_gpu() -> Check:
+    """The NVIDIA GPUs. Only devices of kind `cuda` need one: it is no fault to have none."""
+    from compilers.cuda_driver import find_gpus
+    from compilers.errors import DeviceError
+
+    try:
+        found = ", ".join(f"{gpu.name} ({gpu.isa})" for gpu in find_gpus())
+    except DeviceError as error:
+        found = f"none, so no devices of kind cuda: {error}"
+    return Check("gpu", Status.OK, found)
 
 
 def check_cores() -> Check:

@@ -50,9 +50,9 @@ def write_build(
         save_subnet(subnet, folder)
         np.save(folder / INPUT_FILE, np.ascontiguousarray(sample, np.float32))
         report = {
+            "hardware": processor_name(),
             **compile_(folder),
             "specs": [spec.to_json() for spec in specs],
-            "hardware": processor_name(),
             "versions": build_versions(),
         }
         atomic_write_text(folder / BUILD_FILE, json.dumps(report, indent=1))

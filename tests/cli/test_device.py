@@ -5,6 +5,8 @@ import json
 import pytest
 
 from cli.device import _serving
+from compilers.cuda_driver import find_gpus
+from compilers.errors import DeviceError
 from compilers.targets import host_isas
 from spaces import PRECISIONS
 from tests.compilers.rpc_board import Board, free_port
@@ -54,6 +56,20 @@ def test_mistakes_end_with_2_and_change_nothing(netcarve, arguments, message):
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr
     assert netcarve("device", "list", "--json").stdout == before
+
+
+def test_a_gpu_that_is_not_here(netcarve):
+    try:
+        find_gpus()
+    except DeviceError as error:
+        missing = str(error)
+    else:
+        pytest.skip("a GPU is here")
+    done = netcarve("device", "add", "gpu", "--kind", "cuda")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [f"error: device gpu: {missing}"]
+    assert "NVIDIA driver" in missing
+    assert netcarve("device", "list", "--json").stdout.strip() == "[]"
 
 
 def test_replace(netcarve):

@@ -79,7 +79,7 @@ def test_unknown_devices_of_a_job(netcarve, finished_job):
         ({"space": "mobilenet"}, f"unknown space 'mobilenet'. Did you mean '{BASE}'?"),
         ({"devices": ["nowhere"]}, "unknown device 'nowhere'"),
         ({"devices": [{"name": "x", "isa": "sse"}]}, "avx2"),
-        ({"devices": [{"name": "x", "kind": "gpu"}]}, "unknown device 'gpu'. Known: emulated_"),
+        ({"devices": [{"name": "x", "kind": "gpu"}]}, "device 'gpu'. Known: cuda, emulated_"),
         ({"choices": {"resolution": [7]}}, "resolution = 7 is not allowed; allowed: 20, 24, 28"),
         (
             {"constraints": [{"name": "size", "max": 1, "unit": "kB"}]},

@@ -39,6 +39,23 @@ def test_a_ready_machine_has_no_problem_and_nothing_is_created(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_gpus_are_named_and_none_is_no_fault(monkeypatch):
+    from compilers import cuda_driver
+    from compilers.errors import DeviceError
+
+    gpus = (cuda_driver.Gpu("Paper GPU", (8, 6)),)
+    monkeypatch.setattr(cuda_driver, "find_gpus", lambda: gpus)
+    assert doctor.check_gpu() == doctor.Check("gpu", Status.OK, "Paper GPU (sm_86)")
+
+    def none():
+        raise DeviceError("no NVIDIA driver is installed here")
+
+    monkeypatch.setattr(cuda_driver, "find_gpus", none)
+    found = doctor.check_gpu()
+    assert found.status is Status.OK
+    assert "no devices of kind cuda: no NVIDIA driver" in found.found
+
+
 def test_an_engine_that_does_not_load_says_why(monkeypatch):
     monkeypatch.setattr(doctor, "_ENGINE_TEST", "raise OSError('libtvm.so: cannot open')")
     found = _engine()

@@ -54,7 +54,7 @@ class ScaledPredictor(LatencyPredictor):
         mean = np.maximum(self._factor * self._unscaled(configs), _LEAST)
         return mean, self._noise * mean
 
-    def _pick(self, samples: Configs, latency: FloatArray) -> None:  # noqa: B027
+    def _pick(self, samples: Configs, latency: FloatArray) -> None:
         """Decide what is scaled."""
 
     @abstractmethod

@@ -192,9 +192,7 @@ class Resemblance:
 
 
 def _covariance(first: FloatArray, second: FloatArray) -> FloatArray:
-    covariance: FloatArray = (
-        _LEVEL_VARIANCE + _RESEMBLANCE * (first @ second.T) / first.shape[1]
-    )
+    covariance: FloatArray = _LEVEL_VARIANCE + _RESEMBLANCE * (first @ second.T) / first.shape[1]
     return covariance
 
 
@@ -209,6 +207,6 @@ def _process(features: FloatArray, logs: FloatArray) -> tuple[FloatArray, FloatA
 def _left_out(features: FloatArray, logs: FloatArray, kept: NDArray[np.bool_]) -> FloatArray:
     """Log latencies (n,) predicted from the kept measurements, each without itself."""
     weights, found = _process(features[kept], logs[kept])
-    predicted = features.mean(axis=1) + _covariance(features, features[kept]) @ weights
+    predicted: FloatArray = features.mean(axis=1) + _covariance(features, features[kept]) @ weights
     predicted[kept] = found
     return predicted

@@ -127,9 +127,7 @@ def _device(
     return scores(latency[test], *predictor.predict(tables.configs.take(test)))
 
 
-def _ceiling(
-    first: FloatArray, second: FloatArray | None, test: NDArray[np.int64]
-) -> float | None:
+def _ceiling(first: FloatArray, second: FloatArray | None, test: NDArray[np.int64]) -> float | None:
     if second is None:
         return None
     both = test[~np.isnan(first[test]) & ~np.isnan(second[test])]

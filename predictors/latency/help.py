@@ -48,7 +48,7 @@ class HelpLatencyPredictor(LatencyPredictor):
 
     - Latencies are normalised by the references alone, which are also what the network adapts to;
       the paper's code reads the range of the whole pool, and measures ten configs more.
-    - Half of an episode's devices are made up (see `help_tasks.Devices.made_up`): of five real ones
+    - Most of an episode's devices are made up (see `help_tasks.Devices.made_up`): of five real ones
       that resemble each other an embedding learns little.
     - Configs enter as one-hot choices and standardised logarithms of their amounts.
     - References that were not measured, or whose measurement is far off what the others predict,

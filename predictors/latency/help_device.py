@@ -214,7 +214,9 @@ def train_alone(
     labels = as_tensor(normalised(np.array([[low, high]]), latency)[1])
     generator = torch.Generator().manual_seed(settings.seed)
     network = init_network(inputs.shape[1], count, settings.hidden, generator)
-    found = {name: value.repeat(len(used), 1, 1).requires_grad_() for name, value in network.items()}
+    found = {
+        name: value.repeat(len(used), 1, 1).requires_grad_() for name, value in network.items()
+    }
     given, device, weights = as_tensor(inputs), as_tensor(embedding), as_tensor(used * 1.0)
     optimizer = torch.optim.Adam(list(found.values()), lr=step_size)
     with torch.enable_grad():
@@ -280,9 +282,7 @@ class Adaptation:
         return settings, {**arrays, "embedding": self.embedding.numpy()}
 
     @classmethod
-    def restore(
-        cls, encoding: InputEncoding, settings: Mapping[str, Any], arrays: Arrays
-    ) -> Self:
+    def restore(cls, encoding: InputEncoding, settings: Mapping[str, Any], arrays: Arrays) -> Self:
         """What `state` described.
 
         Raises:

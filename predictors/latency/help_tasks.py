@@ -182,4 +182,5 @@ class Devices:
 def _costs(configs: Configs) -> FloatArray:
     counts = np.column_stack([choice_counts(configs), configs.amounts])
     mean = counts.mean(axis=0)
-    return counts[:, mean > 0] / mean[mean > 0]
+    costs: FloatArray = counts[:, mean > 0] / mean[mean > 0]
+    return costs

@@ -72,25 +72,25 @@ def test_ten_measurements_beat_the_same_network_alone_and_macs(learned):
     assert np.mean(coverage) > 0.7
 
 
-def test_real_phones_are_ranked_after_learning_from_other_machines():
-    training = ("1080ti_1", "1080ti_32", "silver_4114", "silver_4210r", "titanx_256")
-    phones = ("samsung_a50", "samsung_s7")
-    tables, held_out = nasbench(300, 500, training + phones)
+def test_real_devices_are_ranked_after_learning_from_others():
+    training = ("1080ti_1", "1080ti_32", "1080ti_256", "silver_4114", "samsung_a50", "pixel3")
+    new = ("titanx_1", "titanx_256", "gold_6240")
+    tables, held_out = nasbench(300, 500, training + new)
     settings = replace(SMALL, episodes=200, hidden=48)
     predictor = HelpLatencyPredictor(tables.configs.schema, settings=settings)
-    predictor.learn(tables.without(phones))
+    predictor.learn(tables.without(new))
     rows = predictor.choose(tables.configs, 10, np.random.default_rng(0))
     alone, macs = (
         k(tables.configs.schema) for k in (ScratchLatencyPredictor, MacsLatencyPredictor)
     )
     found = {"help": [], "scratch": [], "macs": []}
-    for phone in phones:
-        truth = held_out.latencies[phone]
+    for device in new:
+        truth = held_out.latencies[device]
         for each in (predictor, alone, macs):
-            each.fit(tables.configs.take(rows), tables.latencies[phone][rows])
+            each.fit(tables.configs.take(rows), tables.latencies[device][rows])
             found[each.name].append(spearman(truth, each.predict(held_out.configs)[0]))
     mean = {name: np.mean(values) for name, values in found.items()}
-    assert mean["help"] > max(0.85, mean["scratch"] + 0.15, mean["macs"] + 0.02), mean
+    assert mean["help"] > max(0.85, mean["scratch"] + 0.1, mean["macs"] + 0.05), mean
 
 
 def test_learning_is_a_function_of_its_seed_and_leaves_torch_alone():
@@ -136,7 +136,7 @@ def test_the_kl_term_is_the_mean_over_the_tasks(devices):
 
     each = divergence(*posterior(learned.modulation, episode.support.embedding))
     assert each.std() > 0.05 * each.mean()
-    assert loss(1.0) - loss(0.0) == pytest.approx(float(each.mean()), rel=1e-3)
+    assert loss(1.0) - loss(0.0) == pytest.approx(each.mean().item(), rel=1e-3)
 
 
 def test_divergence_is_that_of_normal_distributions():

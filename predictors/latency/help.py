@@ -50,7 +50,7 @@ class HelpLatencyPredictor(LatencyPredictor):
       the paper's code reads the range of the whole pool, and measures ten configs more.
     - Most of an episode's devices are made up (see `help_tasks.Devices.made_up`): of five real ones
       that resemble each other an embedding learns little.
-    - Configs enter as one-hot choices and standardised logarithms of their amounts.
+    - Configs enter as one-hot choices, not as graphs; on request with their amounts.
     - References that were not measured, or whose measurement is far off what the others predict,
       are filled in by comparing the device with regressions of the other devices' tables
       (`Resemblance`); measurements of other configs join the references in adapting the network.
@@ -101,7 +101,7 @@ class HelpLatencyPredictor(LatencyPredictor):
         return self._meta
 
     def _learn(self, tables: LatencyTables) -> None:
-        from predictors.latency.help_device import MetaLearned
+        from predictors.latency.help_device import MetaLearned, network_encoding
         from predictors.latency.help_tasks import Devices
         from predictors.latency.help_training import meta_train
 
@@ -114,7 +114,8 @@ class HelpLatencyPredictor(LatencyPredictor):
         rows = _reference_rows(tables, self._count, self.settings.seed)
         held_out = _held_out_family(tables)
         models = DeviceModels.of(tables.without(held_out))
-        devices = Devices.of(tables, models, rows)
+        encoding = network_encoding(models.encoding, self.settings)
+        devices = Devices.of(tables, models, encoding, rows)
         queried = [n for n in range(len(tables.devices)) if len(devices.queries[n])]
         validation = [n for n in queried if tables.devices[n] in held_out]
         training = [n for n in queried if tables.devices[n] not in held_out]
@@ -189,7 +190,7 @@ class HelpLatencyPredictor(LatencyPredictor):
             )
             if "adapted" in settings:
                 self._adaptation = Adaptation.restore(
-                    self._meta.models.encoding, settings["adapted"], arrays
+                    self._meta.encoding, settings["adapted"], arrays
                 )
 
 

@@ -26,6 +26,11 @@ _FOLDS = 20
 _FOLDS_ALONE = 5
 
 
+def network_encoding(encoding: InputEncoding, settings: HelpSettings) -> InputEncoding:
+    """What the network reads of an encoding of configs."""
+    return encoding if settings.amounts else encoding.choices_only()
+
+
 @dataclass
 class MetaLearned:
     """What `learn` leaves behind.
@@ -44,6 +49,11 @@ class MetaLearned:
     settings: HelpSettings
     calibration: float = 1.0
 
+    @property
+    def encoding(self) -> InputEncoding:
+        """Configs -> inputs of the network."""
+        return network_encoding(self.models.encoding, self.settings)
+
     def adapt(self, samples: Configs, latency: FloatArray) -> Adaptation:
         """Adapt to a device.
 
@@ -56,7 +66,7 @@ class MetaLearned:
         filled = np.exp(alike(self.references))
         place = positions(samples, self.references)
         kept = np.flatnonzero(alike.kept)
-        inputs = self.models.encoding(samples)
+        inputs = self.encoding(samples)
 
         folds = np.arange(len(kept)) % min(len(kept), _FOLDS)
         left_out = [kept[folds == fold] for fold in range(int(folds.max()) + 1)]
@@ -85,7 +95,7 @@ class MetaLearned:
         adapted = self._adapted(task, self._draws(task))
         values = _forward(adapted, task.inputs, task.embedding).mean(axis=0)
         return Adaptation(
-            self.models.encoding,
+            self.encoding,
             adapted,
             task.embedding,
             _Line.through(values[kept], latency[kept]),

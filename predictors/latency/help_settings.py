@@ -14,6 +14,8 @@ class HelpSettings:
     Attributes:
         episodes: Steps of meta-training; 2000 in the paper.
         tasks: Devices of an episode.
+        amounts: Whether the network reads the configs' amounts beside their choices; the paper's
+            reads choices. With them it needs other devices less.
         made_up: Share of an episode's devices that are made up from the others (see
             `help_tasks.Devices.made_up`); 0 in the paper.
         queries: Configs of each device in an episode.
@@ -27,8 +29,9 @@ class HelpSettings:
         seed: Of everything that is random.
     """
 
-    episodes: int = 1000
+    episodes: int = 500
     tasks: int = 8
+    amounts: bool = False
     made_up: float = 0.75
     queries: int = 200
     inner_steps: int = 2

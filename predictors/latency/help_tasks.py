@@ -16,6 +16,7 @@ from predictors.latency.choices import choice_counts
 from predictors.latency.configs import Configs, FloatArray
 from predictors.latency.device_models import DeviceModels, Resemblance
 from predictors.latency.help_settings import HelpSettings
+from predictors.latency.inputs import InputEncoding
 from predictors.latency.tables import LatencyTables
 
 # Labels of the fastest and of the slowest reference.
@@ -95,7 +96,13 @@ class Devices:
     costs: FloatArray
 
     @classmethod
-    def of(cls, tables: LatencyTables, models: DeviceModels, rows: NDArray[np.int64]) -> Self:
+    def of(
+        cls,
+        tables: LatencyTables,
+        models: DeviceModels,
+        encoding: InputEncoding,
+        rows: NDArray[np.int64],
+    ) -> Self:
         """Normalise every device by its own references.
 
         A reference that a device has not measured is filled in from what it has.
@@ -103,6 +110,7 @@ class Devices:
         Args:
             tables: Of different configs.
             models: Regressions of those devices that made-up ones are mixed from.
+            encoding: Configs -> inputs of the network.
             rows: Row numbers of the references (r,).
         """
         latency = np.stack(list(tables.latencies.values()))
@@ -117,7 +125,7 @@ class Devices:
         embedding, labels = normalised(references, latency)
         smooth = np.exp(models(tables.configs) - models.level).T
         smooth /= smooth.mean(axis=1, keepdims=True)
-        inputs = models.encoding(tables.configs)
+        inputs = encoding(tables.configs)
         return cls(inputs, labels, rows, embedding, smooth, _costs(tables.configs))
 
     @cached_property

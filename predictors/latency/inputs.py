@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -49,9 +49,14 @@ class InputEncoding:
         return cls(np.where(floor > 0, floor, 1.0), logs.mean(axis=0), scale)
 
     def __call__(self, configs: Configs) -> FloatArray:
-        """Inputs float64 (n, i)."""
+        """Inputs float64 (n, i); amounts of scale 0 have none."""
         logs = (np.log(configs.amounts + self.floor) - self.mean) * self.scale
-        return np.column_stack([one_hot_choices(configs), np.clip(logs, -_FAR, _FAR)])
+        varying = np.clip(logs[:, self.scale > 0], -_FAR, _FAR)
+        return np.column_stack([one_hot_choices(configs), varying])
+
+    def choices_only(self) -> Self:
+        """The encoding without the amounts."""
+        return replace(self, scale=np.zeros_like(self.scale))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Arrays for `restore`."""

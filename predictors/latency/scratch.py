@@ -49,9 +49,9 @@ class ScratchLatencyPredictor(LatencyPredictor):
         return rng.permutation(len(pool))[:count].astype(np.int64)
 
     def _fit(self, samples: Configs, latency: FloatArray) -> None:
-        from predictors.latency.help_device import train_alone
+        from predictors.latency.help_device import network_encoding, train_alone
 
-        encoding = InputEncoding.of(samples)
+        encoding = network_encoding(InputEncoding.of(samples), self.settings)
         self._adaptation: Adaptation = train_alone(
             encoding, encoding(samples), latency, self.settings, _STEPS, _STEP_SIZE
         )

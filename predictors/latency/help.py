@@ -26,7 +26,8 @@ from predictors.sample_design import d_optimal
 from predictors.scores import Z90
 
 if TYPE_CHECKING:
-    from predictors.latency.help_device import Adaptation, MetaLearned
+    from predictors.latency.help_adaptation import Adaptation
+    from predictors.latency.help_device import MetaLearned
 
 # With fewer families none is spared to select the state of the meta-training.
 _LEAST_FAMILIES = 4
@@ -101,7 +102,8 @@ class HelpLatencyPredictor(LatencyPredictor):
         return self._meta
 
     def _learn(self, tables: LatencyTables) -> None:
-        from predictors.latency.help_device import MetaLearned, network_encoding
+        from predictors.latency.help_adaptation import network_encoding
+        from predictors.latency.help_device import MetaLearned
         from predictors.latency.help_tasks import Devices
         from predictors.latency.help_training import meta_train
 
@@ -183,7 +185,8 @@ class HelpLatencyPredictor(LatencyPredictor):
         self._count = int(settings["references"])
         self.settings = HelpSettings(**settings["settings"])
         if "learned" in settings:
-            from predictors.latency.help_device import Adaptation, MetaLearned
+            from predictors.latency.help_adaptation import Adaptation
+            from predictors.latency.help_device import MetaLearned
 
             self._meta = MetaLearned.restore(
                 self.schema, self.settings, settings["learned"], arrays

@@ -1,4 +1,4 @@
-"""What HELP has learnt, and its adaptation to one device."""
+"""What HELP has learnt, and how it adapts to one device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from predictors.latency.base import Arrays, Prediction, State
+from predictors.latency.base import Arrays, State
 from predictors.latency.configs import Configs, ConfigSchema, FloatArray
 from predictors.latency.device_models import DeviceModels, Resemblance
-from predictors.latency.help_network import Parameters, forward, init_network, posterior
+from predictors.latency.help_adaptation import (
+    Adaptation,
+    Line,
+    arrays_of,
+    network_encoding,
+    network_output,
+    tensors_of,
+)
+from predictors.latency.help_network import Parameters, posterior
 from predictors.latency.help_settings import HelpSettings
 from predictors.latency.help_tasks import Support, as_tensor, normalised
 from predictors.latency.help_training import Learned
@@ -23,12 +31,6 @@ from predictors.latency.rows import NOT_FOUND, positions
 
 # Left-out samples are predicted in at most so many folds.
 _FOLDS = 20
-_FOLDS_ALONE = 5
-
-
-def network_encoding(encoding: InputEncoding, settings: HelpSettings) -> InputEncoding:
-    """What the network reads of an encoding of configs."""
-    return encoding if settings.amounts else encoding.choices_only()
 
 
 @dataclass
@@ -61,47 +63,70 @@ class MetaLearned:
             samples: Measured configs, n at least 3.
             latency: (n,) in ms.
         """
-        logs = np.log(latency)
-        alike = Resemblance.of(self.models, samples, logs)
+        alike = Resemblance.of(self.models, samples, np.log(latency))
         filled = np.exp(alike(self.references))
         place = positions(samples, self.references)
         kept = np.flatnonzero(alike.kept)
-        inputs = self.encoding(samples)
-
-        folds = np.arange(len(kept)) % min(len(kept), _FOLDS)
-        left_out = [kept[folds == fold] for fold in range(int(folds.max()) + 1)]
-        residuals = np.zeros(len(latency))
-        references, weights = [], []
-        for out in left_out:
-            used = np.setdiff1d(kept, out)
-            # A left-out sample must not enter by the embedding either.
-            values = _reference_latency(filled, place, latency, used)
-            values[place[out][place[out] != NOT_FOUND]] = np.exp(
-                alike.left_out[out][place[out] != NOT_FOUND]
-            )
-            references.append(values)
-            weights.append(np.isin(np.arange(len(latency)), used))
-        tasks = self._tasks(inputs, latency, np.stack(references), np.stack(weights))
-        predicted = self._predicted(tasks, self._mean(tasks))
-        for out, used, values in zip(left_out, np.stack(weights), predicted, strict=True):
-            line = _Line.through(values[used], latency[used])
-            residuals[out] = logs[out] - np.log(line(values[out]))
-
-        final = _reference_latency(filled, place, latency, kept)[None]
         draws = self.settings.draws
+        references = _reference_latency(filled, place, latency, kept)
         task = self._tasks(
-            inputs, latency, np.repeat(final, draws, axis=0), np.tile(alike.kept, (draws, 1))
+            self.encoding(samples),
+            latency,
+            np.tile(references, (draws, 1)),
+            np.tile(alike.kept, (draws, 1)),
         )
         adapted = self._adapted(task, self._draws(task))
-        values = _forward(adapted, task.inputs, task.embedding).mean(axis=0)
+        values = network_output(adapted, task.inputs, task.embedding).mean(axis=0)
         return Adaptation(
             self.encoding,
             adapted,
             task.embedding,
-            _Line.through(values[kept], latency[kept]),
-            relative_noise(residuals[kept]),
+            Line.through(values[kept], latency[kept]),
+            relative_noise(self._left_out(samples, latency, alike, filled, place)),
             self.calibration,
         )
+
+    def _left_out(
+        self,
+        samples: Configs,
+        latency: FloatArray,
+        alike: Resemblance,
+        filled: FloatArray,
+        place: NDArray[np.int64],
+    ) -> FloatArray:
+        """Log of measured over predicted latency of the kept samples, each without itself.
+
+        Args:
+            samples: Measured configs, n.
+            latency: (n,) in ms.
+            alike: What other devices predict for them.
+            filled: (r,) what other devices predict for the references, in ms.
+            place: (n,) which reference a sample is.
+        """
+        kept = np.flatnonzero(alike.kept)
+        # Repeated measurements of a config leave together.
+        _, config = np.unique(samples.codes[kept], axis=0, return_inverse=True)
+        folds = config.reshape(-1) % _FOLDS
+        left_out = [kept[folds == fold] for fold in np.unique(folds)]
+        references = np.empty((len(left_out), len(filled)))
+        used = np.tile(alike.kept, (len(left_out), 1))
+        for fold, out in enumerate(left_out):
+            used[fold, out] = False
+            references[fold] = _reference_latency(
+                filled, place, latency, np.flatnonzero(used[fold])
+            )
+            # A left-out sample must not enter by the embedding either.
+            embedded = out[place[out] != NOT_FOUND]
+            references[fold, place[embedded]] = np.exp(alike.left_out[embedded])
+        tasks = self._tasks(self.encoding(samples), latency, references, used)
+        with torch.no_grad():
+            mean, _ = posterior(self.learned.modulation, tasks.embedding)
+        predicted = network_output(self._adapted(tasks, mean), tasks.inputs, tasks.embedding)
+        residuals = np.empty(len(latency))
+        for values, others, out in zip(predicted, used, left_out, strict=True):
+            line = Line.through(values[others], latency[others])
+            residuals[out] = np.log(latency[out] / line(values[out]))
+        return residuals[kept]
 
     def _tasks(
         self, inputs: FloatArray, latency: FloatArray, references: FloatArray, used: NDArray[Any]
@@ -115,10 +140,6 @@ class MetaLearned:
             as_tensor(embedding),
         )
 
-    def _mean(self, tasks: Support) -> torch.Tensor:
-        with torch.no_grad():
-            return posterior(self.learned.modulation, tasks.embedding)[0]
-
     def _draws(self, tasks: Support) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.settings.seed)
         with torch.no_grad():
@@ -128,18 +149,15 @@ class MetaLearned:
     def _adapted(self, tasks: Support, z: torch.Tensor) -> Parameters:
         return self.learned.adapted(tasks, z, self.settings.inner_steps, differentiable=False)
 
-    def _predicted(self, tasks: Support, z: torch.Tensor) -> FloatArray:
-        return _forward(self._adapted(tasks, z), tasks.inputs, tasks.embedding)
-
     def state(self) -> State:
         """Settings and arrays for `restore`."""
         arrays = {
             **self.models.state(),
             "references.codes": self.references.codes,
             "references.amounts": self.references.amounts,
-            **_arrays("network", self.learned.network),
-            **_arrays("rates", self.learned.rates),
-            **_arrays("modulation", self.learned.modulation),
+            **arrays_of("network", self.learned.network),
+            **arrays_of("rates", self.learned.rates),
+            **arrays_of("modulation", self.learned.modulation),
         }
         return {"devices": list(self.models.devices), "calibration": self.calibration}, arrays
 
@@ -153,7 +171,9 @@ class MetaLearned:
             KeyError, TypeError, ValueError: It is not such a description.
         """
         learned = Learned(
-            _tensors("network", arrays), _tensors("rates", arrays), _tensors("modulation", arrays)
+            tensors_of("network", arrays),
+            tensors_of("rates", arrays),
+            tensors_of("modulation", arrays),
         )
         models = DeviceModels.restore(tuple(settings["devices"]), arrays)
         references = Configs(schema, arrays["references.codes"], arrays["references.amounts"])
@@ -169,159 +189,3 @@ def _reference_latency(
     for reference in np.unique(place[used]):
         found[reference] = np.median(latency[used[place[used] == reference]])
     return found
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Network output -> ms: the predicted range of the samples is laid on their measured range.
-
-    Below `least`, where a line would reach 0, latencies fall off exponentially and keep their
-    order.
-    """
-
-    slope: float
-    offset: float
-    least: float
-
-    @classmethod
-    def through(cls, predicted: FloatArray, latency: FloatArray) -> Self:
-        span = max(float(np.ptp(predicted)), 1e-6)
-        slope = float(np.ptp(latency)) / span
-        low = float(latency.min())
-        return cls(slope, low - slope * float(predicted.min()), 0.5 * low)
-
-    def __call__(self, output: FloatArray) -> FloatArray:
-        ms = self.offset + self.slope * output
-        below = self.least * np.exp(np.minimum(ms / self.least - 1.0, 0.0))
-        return np.where(ms > self.least, ms, np.maximum(below, 1e-9))
-
-
-def train_alone(
-    encoding: InputEncoding,
-    inputs: FloatArray,
-    latency: FloatArray,
-    settings: HelpSettings,
-    steps: int,
-    step_size: float,
-) -> Adaptation:
-    """The network trained on one device's samples alone, which are its references too.
-
-    Args:
-        encoding: Configs -> inputs.
-        inputs: (n, i) of the samples.
-        latency: (n,) in ms.
-        settings: Of the network.
-        steps: Steps of Adam on all samples.
-        step_size: Of these steps.
-    """
-    count = len(latency)
-    folds = np.arange(count) % min(count, _FOLDS_ALONE)
-    # Task 0 learns from all samples, each of the others without those of a fold.
-    used = np.stack([folds != fold for fold in range(-1, int(folds.max()) + 1)])
-    low, high = latency.min(), latency.max()
-    references = np.where(used, latency, np.median(latency))
-    embedding, _ = normalised(references, latency)
-    labels = as_tensor(normalised(np.array([[low, high]]), latency)[1])
-    generator = torch.Generator().manual_seed(settings.seed)
-    network = init_network(inputs.shape[1], count, settings.hidden, generator)
-    found = {
-        name: value.repeat(len(used), 1, 1).requires_grad_() for name, value in network.items()
-    }
-    given, device, weights = as_tensor(inputs), as_tensor(embedding), as_tensor(used * 1.0)
-    optimizer = torch.optim.Adam(list(found.values()), lr=step_size)
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimizer.zero_grad()
-            errors = forward(found, given, device) - labels
-            loss = ((weights * errors**2).sum(dim=1) / weights.sum(dim=1)).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    found = {name: value.detach() for name, value in found.items()}
-    predicted = _forward(found, given, device)
-    residuals = np.zeros(count)
-    for values, mask in zip(predicted[1:], used[1:], strict=True):
-        line = _Line.through(values[mask], latency[mask])
-        residuals[~mask] = np.log(latency[~mask] / line(values[~mask]))
-    line = _Line.through(predicted[0], latency)
-    alone = {name: value[:1].clone() for name, value in found.items()}
-    return Adaptation(encoding, alone, device[:1], line, relative_noise(residuals), 1.0)
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """The network adapted to a device.
-
-    Attributes:
-        encoding: Configs -> inputs.
-        parameters: Of t draws of z.
-        embedding: (t, r).
-        line: Outputs -> ms.
-        noise: Relative standard deviation of a prediction beside the spread over draws.
-        calibration: Factor of standard deviations.
-    """
-
-    encoding: InputEncoding
-    parameters: Parameters
-    embedding: torch.Tensor
-    line: _Line
-    noise: float
-    calibration: float
-
-    def predict(self, configs: Configs) -> Prediction:
-        """Mean and standard deviation (n,) in ms."""
-        means, spreads = [], []
-        inputs = self.encoding(configs)
-        # Blocks bound the (t, block, hidden) temporaries to some tens of megabytes.
-        for start in range(0, len(inputs), 4096):
-            block = as_tensor(inputs[start : start + 4096])
-            output = _forward(self.parameters, block, self.embedding)
-            means.append(output.mean(axis=0))
-            spreads.append(output.std(axis=0))
-        mean = self.line(np.concatenate(means))
-        spread = abs(self.line.slope) * np.concatenate(spreads)
-        return mean, self.calibration * np.hypot(spread, self.noise * mean)
-
-    def state(self) -> State:
-        """Settings and arrays for `restore`."""
-        settings = {
-            "line": [self.line.slope, self.line.offset, self.line.least],
-            "noise": self.noise,
-            "calibration": self.calibration,
-        }
-        arrays = _arrays("adapted", self.parameters)
-        return settings, {**arrays, "embedding": self.embedding.numpy()}
-
-    @classmethod
-    def restore(cls, encoding: InputEncoding, settings: Mapping[str, Any], arrays: Arrays) -> Self:
-        """What `state` described.
-
-        Raises:
-            KeyError, TypeError, ValueError: It is not such a description.
-        """
-        slope, offset, least = map(float, settings["line"])
-        return cls(
-            encoding,
-            _tensors("adapted", arrays),
-            torch.from_numpy(arrays["embedding"]),
-            _Line(slope, offset, least),
-            float(settings["noise"]),
-            float(settings["calibration"]),
-        )
-
-
-def _forward(parameters: Parameters, inputs: torch.Tensor, embedding: torch.Tensor) -> FloatArray:
-    with torch.no_grad():
-        return forward(parameters, inputs, embedding).numpy().astype(np.float64)
-
-
-def _arrays(prefix: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
-    return {f"{prefix}.{name}": value.numpy() for name, value in parameters.items()}
-
-
-def _tensors(prefix: str, arrays: Arrays) -> Parameters:
-    start = f"{prefix}."
-    return {
-        name.removeprefix(start): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith(start)
-    }

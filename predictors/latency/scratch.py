@@ -20,7 +20,7 @@ from predictors.latency.help_settings import HelpSettings
 from predictors.latency.inputs import InputEncoding
 
 if TYPE_CHECKING:
-    from predictors.latency.help_device import Adaptation
+    from predictors.latency.help_adaptation import Adaptation
 
 # Adam's steps on the samples, and their size.
 _STEPS = 300
@@ -49,7 +49,8 @@ class ScratchLatencyPredictor(LatencyPredictor):
         return rng.permutation(len(pool))[:count].astype(np.int64)
 
     def _fit(self, samples: Configs, latency: FloatArray) -> None:
-        from predictors.latency.help_device import network_encoding, train_alone
+        from predictors.latency.help_adaptation import network_encoding
+        from predictors.latency.scratch_training import train_alone
 
         encoding = network_encoding(InputEncoding.of(samples), self.settings)
         self._adaptation: Adaptation = train_alone(
@@ -67,6 +68,6 @@ class ScratchLatencyPredictor(LatencyPredictor):
 
     def _restore(self, settings: Mapping[str, Any], arrays: Arrays) -> None:
         if settings:
-            from predictors.latency.help_device import Adaptation
+            from predictors.latency.help_adaptation import Adaptation
 
             self._adaptation = Adaptation.restore(InputEncoding.restore(arrays), settings, arrays)

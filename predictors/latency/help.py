@@ -57,6 +57,7 @@ class HelpLatencyPredictor(LatencyPredictor):
       (`Resemblance`); measurements of other configs join the references in adapting the network.
       So any samples will do, and those that `choose` gives do best.
     - With at least four families one is held out to select the state; else the last one is taken.
+    - The average over draws of z is taken of the adapted parameters, not of what they predict.
     - The standard deviation joins the spread over draws of z with the errors of samples that were
       left out in turn, scaled to cover held-out devices.
 

@@ -56,11 +56,10 @@ class Adaptation:
 
     Attributes:
         encoding: Configs -> inputs.
-        parameters: Of t draws of z.
-        embedding: (t, r).
+        parameters: Of one task.
+        embedding: (1, r).
         line: Outputs -> ms.
-        noise: Relative standard deviation of a prediction beside the spread over draws.
-        calibration: Factor of standard deviations.
+        noise: Relative standard deviation of a prediction.
     """
 
     encoding: InputEncoding
@@ -68,31 +67,21 @@ class Adaptation:
     embedding: torch.Tensor
     line: Line
     noise: float
-    calibration: float
 
     def predict(self, configs: Configs) -> Prediction:
         """Mean and standard deviation (n,) in ms."""
-        means, spreads = [], []
         inputs = self.encoding(configs)
-        # Blocks bound the (t, block, hidden) temporaries to some tens of megabytes.
-        for start in range(0, len(inputs), 4096):
-            block = as_tensor(inputs[start : start + 4096])
-            output = network_output(self.parameters, block, self.embedding)
-            means.append(output.mean(axis=0))
-            spreads.append(output.std(axis=0))
-        mean = self.line(np.concatenate(means))
-        spread = abs(self.line.slope) * np.concatenate(spreads)
-        return mean, self.calibration * np.hypot(spread, self.noise * mean)
+        # Blocks bound the (block, hidden) temporaries to some megabytes.
+        blocks = [as_tensor(inputs[at : at + 4096]) for at in range(0, len(inputs), 4096)]
+        outputs = [network_output(self.parameters, block, self.embedding)[0] for block in blocks]
+        mean = self.line(np.concatenate(outputs))
+        return mean, self.noise * mean
 
     def state(self) -> State:
         """Settings and arrays for `restore`."""
-        settings = {
-            "line": [self.line.slope, self.line.offset, self.line.least],
-            "noise": self.noise,
-            "calibration": self.calibration,
-        }
+        line = [self.line.slope, self.line.offset, self.line.least]
         arrays = arrays_of("adapted", self.parameters)
-        return settings, {**arrays, "embedding": self.embedding.numpy()}
+        return {"line": line, "noise": self.noise}, {**arrays, "embedding": self.embedding.numpy()}
 
     @classmethod
     def restore(cls, encoding: InputEncoding, settings: Mapping[str, Any], arrays: Arrays) -> Self:
@@ -108,7 +97,6 @@ class Adaptation:
             torch.from_numpy(arrays["embedding"]),
             Line(slope, offset, least),
             float(settings["noise"]),
-            float(settings["calibration"]),
         )
 
 

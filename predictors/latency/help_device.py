@@ -76,15 +76,15 @@ class MetaLearned:
             np.tile(alike.kept, (draws, 1)),
         )
         adapted = self._adapted(task, self._draws(task))
-        values = network_output(adapted, task.inputs, task.embedding).mean(axis=0)
-        return Adaptation(
-            self.encoding,
-            adapted,
-            task.embedding,
-            Line.through(values[kept], latency[kept]),
-            relative_noise(self._left_out(samples, latency, alike, filled, place)),
-            self.calibration,
-        )
+        outputs = network_output(adapted, task.inputs, task.embedding)[:, kept]
+        line = Line.through(outputs.mean(axis=0), latency[kept])
+        spread = float((line.slope * outputs.std(axis=0) / latency[kept]).mean())
+        noise = relative_noise(self._left_out(samples, latency, alike, filled, place))
+        # Draws differ by a hundredth, where outputs are linear in the parameters: the mean of the
+        # parameters predicts the mean of the predictions, in one pass.
+        mean = {name: value.mean(dim=0, keepdim=True) for name, value in adapted.items()}
+        total = self.calibration * float(np.hypot(noise, spread))
+        return Adaptation(self.encoding, mean, task.embedding[:1], line, total)
 
     def _left_out(
         self,

@@ -24,7 +24,7 @@ class HelpSettings:
         learning_rate: Adam's, of the meta-training; 1e-4 in the paper.
         kl_weight: Weight of the KL divergence of q(z | embedding) to N(0, I).
         hidden: Width of the network's branches; its head is twice as wide.
-        draws: Draws of z over which a prediction is averaged.
+        draws: Draws of z over which an adaptation is averaged.
         validate_every: Episodes between two scores of the held-out devices.
         seed: Of everything that is random.
     """

@@ -65,4 +65,4 @@ def train_alone(
         residuals[~mask] = np.log(latency[~mask] / line(values[~mask]))
     line = Line.through(predicted[0], latency)
     alone = {name: value[:1].clone() for name, value in found.items()}
-    return Adaptation(encoding, alone, device[:1], line, relative_noise(residuals), 1.0)
+    return Adaptation(encoding, alone, device[:1], line, relative_noise(residuals))

@@ -73,6 +73,7 @@ def test_ten_measurements_beat_the_same_network_alone_and_macs(learned):
     assert np.mean(coverage) > 0.7
 
 
+@pytest.mark.slow
 def test_real_devices_are_ranked_after_learning_from_others():
     training = ("1080ti_1", "1080ti_32", "1080ti_256", "silver_4114", "samsung_a50", "pixel3")
     new = ("titanx_1", "titanx_256", "gold_6240")

@@ -73,7 +73,7 @@ def test_a_subnet_whose_outputs_are_wrong_is_refused(built, subnets, tmp_path, m
 import sys
 if "compilers.worker" in " ".join(sys.orig_argv):
     import compilers.peer_commands as p
-    p.PEERS["torch"] = lambda folder, threads: type("Wrong", (), {
+    p.PEERS["torch"] = lambda folder, threads, batch: type("Wrong", (), {
         "bind": lambda self, x: lambda: __import__("numpy").ones((1, 10), "float32")})()
 """
     (tmp_path / "sitecustomize.py").write_text(code)
@@ -91,7 +91,7 @@ if "compilers.worker" in " ".join(sys.orig_argv):
     ("wrong", "message"),
     [
         ({"isa": "avx2"}, "isa is 'avx2', but .* by itself; allowed: native"),
-        ({"batch": 2}, "batch is 2; allowed: 1"),
+        ({"batch": 0}, "batch is 0; allowed: >= 1"),
         ({"threads": 9999}, "threads is 9999; allowed: 1 to"),
     ],
 )
@@ -110,3 +110,44 @@ def test_two_threads_own_two_processors(subnets, images, tmp_path):
         assert build.threads == 2
         assert peer.run(build, images).shape == (16, 10)
         assert len(os.sched_getaffinity(peer._runtime.pid)) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_inferred_at_once(kind, subnets, images, tmp_path):
+    subnet = subnets["fp32"]
+    with torch.inference_mode():
+        expected = subnet(torch.from_numpy(images)).numpy()
+    config = DeviceConfig(name="peer", kind=kind, batch=3)
+    with (
+        make_device(config) as peer,
+        make_device(config.model_copy(update={"batch": 48})) as larger,
+    ):
+        build = peer.build(subnet, subnet.specs, tmp_path / "build")
+        assert build.input_shape == (3, 1, 12, 12)
+        assert build.output_shape == (3, 10)
+        assert peer.probe().batch == 3
+        # 16 inputs are five batches and a rest.
+        for device in (peer, larger):
+            found = device.run(build, images)
+            assert found.shape == expected.shape
+            assert np.abs(found - expected).max() <= build.tolerance * np.abs(expected).max()
+        assert peer.build_key == larger.build_key == kind
+        small, large = (device.time([build], SHORT)[0].median_ms for device in (peer, larger))
+        assert large > 2 * small
+
+
+def test_a_twin_that_mixes_inputs_takes_no_batch(subnets, tmp_path):
+    from compilers.built import ONNX_FILE
+    from compilers.errors import UnsupportedOperatorError
+    from compilers.peer_commands import OnnxPeer
+
+    onnx = pytest.importorskip("onnx")
+    with make_device(DeviceConfig(name="peer", kind="onnxruntime")) as peer:
+        peer.build(subnets["fp32"], subnets["fp32"].specs, tmp_path / "build")
+    model = onnx.load(tmp_path / "build" / ONNX_FILE)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / ONNX_FILE)
+    OnnxPeer(tmp_path, 1, 1)
+    with pytest.raises(UnsupportedOperatorError, match="takes 1 input at a time, not 8"):
+        OnnxPeer(tmp_path, 1, 8)

@@ -1,4 +1,4 @@
-"""A process that measures a pool and can be killed: DATABASE, DEVICE..., told of by the test."""
+"""A process that measures a pool and can be killed: DATABASE CONFIGS DEVICE..."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from search.store import Store
 
 if __name__ == "__main__":
     database, configs, *devices = sys.argv[1:]
-    pool_batches.BATCH = 2
+    pool_batches.BATCH = 1
     with Store(database) as store:
-        build_pool(store, "tiny", silent, devices=devices, configs=int(configs))
+        build_pool(store, "tiny", silent, devices=devices, configs=int(configs), processes=1)

@@ -16,12 +16,12 @@ import pytest
 from compilers.built import Build
 from compilers.errors import ChildCrashError, MismatchError
 from compilers.measurement import Measurement
-from predictors.latency import SpaceEncoding
+from compilers.targets import host_isas
 from search import pool_batches
 from search.device_pool import PoolDevice
 from search.errors import RecordConflictError
 from search.host_lock import HostLock
-from search.latency_tables import load_tables, space_key
+from search.latency_tables import space_key
 from search.pool_build import build_pool, pool_configs
 from search.progress import silent
 from search.store import Store
@@ -33,7 +33,6 @@ TINY = {
     "resolution": (20,), "stage*.depth": (1,), "stage*.expansion": (2,), "*.se": (0,),
     "stem.width": (8,), "stage2.width": (24,), "stage3.width": (48,),
 }  # fmt: skip
-DEVICES = ("torch-t1-b1", "onnxruntime-t1-b8")
 
 
 @pytest.fixture
@@ -150,53 +149,28 @@ def test_the_configs_are_always_the_same_and_known_ones_come_first(space):
 
 
 @pytest.mark.slow
-def test_two_real_devices(store, database):
-    told = []
+def test_a_compiled_device_executes_quantised_configs(store):
+    device = f"tvm-{host_isas()[-1]}-t1"
     report = build_pool(
-        store, "tiny", lambda *step: told.append(step), devices=DEVICES, configs=3, repeats=1.0
+        store, "tiny", silent, devices=[device], configs=2, repeats=1.0, processes=1
     )
-    assert (report.measured, report.repeated, report.failed) == (6, 6, 0), report.failures
-    assert report.complete
-    assert report.table == "mobilenetv3_digits", "of the base space"
-    assert told[-1] == ("latencies of mobilenetv3_digits", 6, 6)
-    space = get_space("mobilenetv3_digits").restrict(choices={"*.w_bits": (32,)})
-    found = load_tables(store, space, SpaceEncoding(space))
-    assert found.families == {"torch-t1-b1": "torch", "onnxruntime-t1-b8": "onnxruntime"}
-    assert len(found.configs) == 3
-    stored = store.latencies.read(report.table)
-    for device in DEVICES:
-        ratio = stored.repeats[device] / stored.latencies[device]
-        assert ((ratio > 0.1) & (ratio < 10)).all()
-        assert ((stored.latencies[device] > 0.01) & (stored.latencies[device] < 1000)).all()
-    assert all(device.hardware for device in stored.devices)
-    again = build_pool(store, "tiny", silent, devices=DEVICES, configs=3)
-    assert (again.known, again.measured, again.complete) == (6, 0, True)
-
-
-@pytest.mark.slow
-def test_a_compiled_device_and_quantised_configs(store, tmp_path, monkeypatch):
-    from compilers.targets import host_isas
-
-    isa = host_isas()[-1]
-    devices = (
-        [f"tvm-{isa}-t1", f"tvm-{isa}-t2"]
-        if len(os.sched_getaffinity(0)) > 1
-        else [f"tvm-{isa}-t1"]
-    )
-    report = build_pool(store, "tiny", silent, devices=devices, configs=2)
-    assert (report.measured, report.failed) == (2 * len(devices), 0), report.failures
-    bits = {
-        values
-        for config in store.latencies.read(report.table).configs.values()
-        for name, values in config.items()
-        if name.endswith("w_bits")
-    }
-    assert bits == {8, 32}, "all that the compiled devices execute"
+    assert (report.measured, report.repeated, report.failed) == (2, 2, 0), report.failures
+    table = store.latencies.read(report.table)
+    rows = [values.items() for values in table.configs.values()]
+    bits = {value for row in rows for name, value in row if name.endswith("w_bits")}
+    assert bits == {8, 32}, "all that compiled devices execute"
+    assert ((table.latencies[device] > 0.001) & (table.latencies[device] < 1000)).all()
 
 
 @pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_configs(database, runtime_dir):
-    child = [sys.executable, ROOT / "tests" / "search" / "pool_child.py", database, "6", *DEVICES]
+    child = [
+        sys.executable,
+        ROOT / "tests" / "search" / "pool_child.py",
+        database,
+        "4",
+        "torch-t1-b1",
+    ]
     key = space_key(get_space("mobilenetv3_digits"))
 
     def recorded():
@@ -210,22 +184,21 @@ def test_killed_it_goes_on_with_the_same_configs(database, runtime_dir):
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
         before = recorded()
-        if before is not None and len(before.configs) >= 2:
+        if before is not None and len(before.configs) >= 1:
             break
         time.sleep(0.05)
     assert process.poll() is None, "ended before it could be killed"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = recorded()
-    assert len(before.configs) in (2, 4)
+    assert 1 <= len(before.configs) < 3
     assert subprocess.run(child, env=environment, check=True, timeout=200).returncode == 0
     after = recorded()
     space = get_space("mobilenetv3_digits").restrict(choices={**TINY, "*.w_bits": (32,)})
-    assert set(after.configs) == {config.key for config in pool_configs(space, [], 6)}
-    for device in DEVICES:
-        known = len(before.configs)
-        assert not np.isnan(after.latencies[device]).any()
-        np.testing.assert_array_equal(after.latencies[device][:known], before.latencies[device])
+    assert set(after.configs) == {config.key for config in pool_configs(space, [], 3)}
+    first, whole = before.latencies["torch-t1-b1"], after.latencies["torch-t1-b1"]
+    assert not np.isnan(whole).any()
+    np.testing.assert_array_equal(whole[: len(first)], first)
 
 
 def test_what_crashes_costs_itself_alone_and_is_recorded(store, stand_in):

@@ -7,6 +7,7 @@ the batch is measured device by device, and some of its pairs once more at the e
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import tempfile
 import threading
@@ -152,15 +153,15 @@ class PoolBuild:
             try:
                 supernet = random_supernet(self.space) if left else None
                 while left and supernet is not None:
-                    batch = {config: todo[config] for config in left[:BATCH]}
-                    size = sum(map(len, batch.values()))
                     now = time.monotonic()
-                    needed = (now - began) / pairs * size if pairs else 0.0
-                    if deadline is not None and now + needed > deadline:
+                    pace = (now - began) / pairs if pairs else 0.0
+                    room = math.inf if deadline is None else deadline - now
+                    batch = _fitting({c: todo[c] for c in left[:BATCH]}, pace, room)
+                    if not batch:
                         return False
                     self._batch(supernet, batch, threads)
-                    pairs += size
-                    left = left[BATCH:]
+                    pairs += sum(map(len, batch.values()))
+                    left = left[len(batch) :]
             finally:
                 for builder in self._builders:
                     builder.close()
@@ -285,6 +286,19 @@ def random_supernet(space: SearchSpace) -> Supernet:
         images = torch.rand(8, first.in_channels, first.in_size, first.in_size)
         supernet.calibrate([(largest, images)])
     return supernet.eval()
+
+
+def _fitting(
+    batch: Mapping[Config, Sequence[str]], pace: float, room: float
+) -> dict[Config, Sequence[str]]:
+    """The first configs of a batch, as many as end in `room` seconds at `pace` seconds a pair."""
+    found: dict[Config, Sequence[str]] = {}
+    for config, names in batch.items():
+        room -= pace * len(names)
+        if room < 0:
+            break
+        found[config] = names
+    return found
 
 
 def _time(device: Device, builds: Mapping[Config, Build]) -> dict[Config, Outcome]:

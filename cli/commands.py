@@ -28,14 +28,16 @@ _PATH = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 # Run again, these go on where they were stopped.
-_CONTINUED = {("search", "run"), ("search", "resume"), ("search", "export")}
+_CONTINUED = {
+    ("search", "run"), ("search", "resume"), ("search", "export"), ("device", "pool", "build")
+}  # fmt: skip
 # Passwords of URLs such as postgresql://USER:PASSWORD@HOST/NAME?password=PASSWORD.
 _PASSWORD = re.compile(r"(?<=://)([^:/@]*):.+@|(?<=[?&]password=)[^&]+")
 
 
 def interrupted_message(arguments: Sequence[str]) -> str:
     """What to tell the user of an interrupted command; passwords in its arguments are hidden."""
-    if tuple(arguments[:2]) not in _CONTINUED:
+    if not {tuple(arguments[:2]), tuple(arguments[:3])} & _CONTINUED:
         return "Interrupted."
     shown = [_PASSWORD.sub(_hidden, argument) for argument in arguments]
     command = shlex.join(["netcarve", *shown])

@@ -1,11 +1,14 @@
-"""Tab completion of the names of jobs, devices and spaces."""
+"""Tab completion of the names of jobs, devices, spaces and latency tables."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search.names import Kind
 
 
-def _names(kind: Literal["job", "device", "space"], context: Any, incomplete: str) -> list[str]:
+def _names(kind: Kind, context: Any, incomplete: str) -> list[str]:
     from search.names import known_names
 
     given = {**(context.params if context is not None else {})}
@@ -26,3 +29,8 @@ def devices(ctx: Any, incomplete: str) -> list[str]:
 def spaces(ctx: Any, incomplete: str) -> list[str]:
     """Names of the spaces that ship with netcarve and of registered ones."""
     return _names("space", ctx, incomplete)
+
+
+def tables(ctx: Any, incomplete: str) -> list[str]:
+    """Names of latency tables."""
+    return _names("latency table", ctx, incomplete)

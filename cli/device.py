@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.device_pool import pool
 from cli.options import DatabaseOption, DeviceArgument, HomeOption, JsonOption
 from cli.output import print_json, print_pairs, print_table
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from search.devices import RegisteredDevice
 
 device = typer.Typer(
-    name="device", no_args_is_help=True, help="Devices: add, list, show, probe, serve."
+    name="device", no_args_is_help=True, help="Devices: add, list, show, probe, serve, pool."
 )
+device.add_typer(pool)
 
 
 @device.command()

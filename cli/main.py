@@ -12,6 +12,7 @@ from cli.commands import Commands
 from cli.device import device
 from cli.doctor import doctor
 from cli.kernels import kernels
+from cli.latency import latency
 from cli.profile import profile
 from cli.report import report
 from cli.search import search
@@ -29,6 +30,7 @@ app.add_typer(search)
 app.add_typer(device)
 app.add_typer(space)
 app.add_typer(kernels)
+app.add_typer(latency)
 app.add_typer(bundle)
 app.command()(profile)
 app.command()(report)

@@ -30,8 +30,9 @@ from compilers.probe import probe, write_trials
 from compilers.runtime import Model
 from compilers.targets import Isa, find_isa, resolve_isa
 from compilers.tvm_runtime import find_runtime
+from spaces.files import sha256_file
 from spaces.layer_spec import Operator
-from supernet.extract import Subnet, load_subnet
+from supernet.extract import SPECS_FILE, WEIGHTS_FILE, Subnet, load_subnet
 
 CHECKED = 4
 """Sample inputs whose every stored tensor is compared after a build."""
@@ -41,6 +42,9 @@ Stored = tuple[NDArray[np.generic], Mapping[str, NDArray[np.generic]]]
 
 ONNX_INPUTS = 16
 """Random inputs that check an ONNX twin beside the sample inputs."""
+
+
+_LAST: dict[tuple[str, str, tuple[int, ...]], Graph] = {}
 
 
 def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +152,16 @@ def onnx(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _traced(folder: Path, shape: tuple[int, ...]) -> tuple[Subnet, Graph]:
+    """The subnet saved in `folder` and its graph; the last graph is kept, because a subnet is built
+    for several devices one after the other."""
     torch.set_num_threads(1)
     subnet = load_subnet(folder)
-    return subnet, trace(subnet, (1, *shape))
+    key = (sha256_file(folder / WEIGHTS_FILE), sha256_file(folder / SPECS_FILE), shape)
+    if key not in _LAST:
+        graph = trace(subnet, (1, *shape))
+        _LAST.clear()
+        _LAST[key] = graph
+    return subnet, _LAST[key]
 
 
 def probe_kernels(arguments: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """What the child process does that runs subnets in other runtimes: see `isolation.Worker`, role
 `peer`.
 
-Every command is given the `runtime`, `onnxruntime` or `torch`, and the `threads` of one inference.
+Every command is given the `runtime`, `onnxruntime` or `torch`, and the `threads` and the `batch` of
+one inference.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from compilers.built import INPUT_FILE, ONNX_FILE, OUTPUT_FILE, timing_input
 from compilers.check import compare, tolerance
-from compilers.errors import MeasurementError
+from compilers.errors import MeasurementError, UnsupportedOperatorError
 from compilers.measurement import MeasurementConfig, measure_interleaved
 
 
@@ -24,7 +25,8 @@ class Peer(Protocol):
     """A subnet, loaded into a runtime."""
 
     def bind(self, x: NDArray[np.float32]) -> Callable[[], Any]:
-        """A function of no arguments that infers [1, C, H, W] float32; logits [1, classes]."""
+        """A function of no arguments that infers [batch, C, H, W] float32; logits
+        [batch, classes]."""
 
 
 class OnnxPeer:
@@ -33,13 +35,23 @@ class OnnxPeer:
     Args:
         folder: Holds the twin.
         threads: Threads of one inference.
+        batch: Inputs of one inference.
+
+    Raises:
+        UnsupportedOperatorError: The twin takes another number of inputs.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, batch: int) -> None:
         from compilers.onnx_export import ort_session
 
-        self._session = ort_session(folder / ONNX_FILE, batch=1, threads=threads)
-        self._name = self._session.get_inputs()[0].name
+        self._session = ort_session(folder / ONNX_FILE, batch=batch, threads=threads)
+        given = self._session.get_inputs()[0]
+        if isinstance(given.shape[0], int) and given.shape[0] != batch:
+            raise UnsupportedOperatorError(
+                f"the ONNX twin takes {given.shape[0]} input at a time, not {batch}: an operator "
+                "mixes what belongs to different inputs"
+            )
+        self._name = given.name
 
     def bind(self, x: NDArray[np.float32]) -> Callable[[], Any]:
         """See `Peer.bind`."""
@@ -53,13 +65,15 @@ class TorchPeer:
     Args:
         folder: Holds the subnet.
         threads: Threads of one inference.
+        batch: Inputs of one inference; any will do.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, batch: int) -> None:
         import torch
 
         from supernet.extract import load_subnet
 
+        del batch
         torch.set_num_threads(threads)
         self._subnet = load_subnet(folder)
 
@@ -76,17 +90,23 @@ class TorchPeer:
         return call
 
 
-PEERS: dict[str, Callable[[Path, int], Peer]] = {"onnxruntime": OnnxPeer, "torch": TorchPeer}
+PEERS: dict[str, Callable[[Path, int, int], Peer]] = {"onnxruntime": OnnxPeer, "torch": TorchPeer}
 
 
 def _load(arguments: Mapping[str, Any], folder: str) -> Peer:
-    return PEERS[arguments["runtime"]](Path(folder), arguments["threads"])
+    return PEERS[arguments["runtime"]](Path(folder), arguments["threads"], arguments["batch"])
 
 
-def _infer(peer: Peer, x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _infer(peer: Peer, x: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     if len(x) == 0:
         raise MeasurementError(f"no inputs: shape {x.shape}")
-    return np.concatenate([np.asarray(peer.bind(x[i : i + 1])()) for i in range(len(x))])
+    found = []
+    for start in range(0, len(x), batch):
+        # A runtime may be optimised for one batch: a last one of fewer inputs is filled up.
+        rows = np.arange(start, start + batch)
+        part = x[np.minimum(rows, len(x) - 1)]
+        found.append(np.asarray(peer.bind(part)())[: len(x) - start])
+    return np.concatenate(found)
 
 
 def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,11 +123,12 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
         expected = subnet(torch.from_numpy(x)).numpy()
     np.save(folder / OUTPUT_FILE, expected)
     allowed = tolerance(subnet.specs)
-    found = _infer(_load(arguments, arguments["folder"]), x)
+    batch = arguments["batch"]
+    found = _infer(_load(arguments, arguments["folder"]), x, batch)
     return {
-        "input_shape": [1, *x.shape[1:]],
+        "input_shape": [batch, *x.shape[1:]],
         "input_dtype": str(x.dtype),
-        "output_shape": [1, *expected.shape[1:]],
+        "output_shape": [batch, *expected.shape[1:]],
         "tolerance": allowed,
         "difference": compare(found, expected, allowed, arguments["runtime"]),
     }
@@ -116,7 +137,8 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def run(arguments: Mapping[str, Any]) -> None:
     """Run the inputs in `input` (.npy) through the subnet in `folder` into `output` (.npy)."""
     x = np.load(arguments["input"], allow_pickle=False)
-    np.save(arguments["output"], _infer(_load(arguments, arguments["folder"]), x))
+    found = _infer(_load(arguments, arguments["folder"]), x, arguments["batch"])
+    np.save(arguments["output"], found)
 
 
 def time(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,13 @@ class Purpose(StrEnum):
     FINAL = "final"
 
 
+class Source(StrEnum):
+    """Where the latencies of a device in a latency table come from."""
+
+    MEASURED = "measured"
+    IMPORTED = "imported"
+
+
 class Base(DeclarativeBase):
     """Base of the store's models; constraint names are the same on every database."""
 
@@ -185,3 +192,57 @@ class CheckpointRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     data: Mapped[JsonObject]
     updated: Mapped[float]
+
+
+class LatencyTableRow(Base):
+    """A latency table: latencies of configs of one space on several devices.
+
+    `definition` says what its configs are: `{"space": ...}` as `SearchSpace.to_json` gives it,
+    with the `space_key` that its restrictions share, or the `{"schema": ...}` of an imported table.
+    """
+
+    __tablename__ = "latency_table"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    definition: Mapped[JsonObject]
+    space_key: Mapped[str | None] = mapped_column(index=True)
+    created: Mapped[float]
+
+
+class LatencyDeviceRow(Base):
+    """A device of a latency table."""
+
+    __tablename__ = "latency_device"
+    __table_args__ = (UniqueConstraint("table_name", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    table_name: Mapped[str] = mapped_column(ForeignKey("latency_table.name"))
+    name: Mapped[str]
+    family: Mapped[str]
+    hardware: Mapped[str]
+    source: Mapped[str]
+
+
+class LatencyConfigRow(Base):
+    """A config of a latency table."""
+
+    __tablename__ = "latency_config"
+    __table_args__ = (UniqueConstraint("table_name", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    table_name: Mapped[str] = mapped_column(ForeignKey("latency_table.name"))
+    key: Mapped[str]
+    config: Mapped[JsonObject]
+
+
+class LatencyRow(Base):
+    """What a device took for a config: its latency, or why it has none."""
+
+    __tablename__ = "latency"
+
+    config_id: Mapped[int] = mapped_column(ForeignKey("latency_config.id"), primary_key=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("latency_device.id"), primary_key=True)
+    latency_ms: Mapped[float | None]
+    repeat_ms: Mapped[float | None]
+    error: Mapped[str | None]
+    created: Mapped[float]

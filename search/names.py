@@ -8,7 +8,7 @@ from typing import Literal
 from search.workspace import Places, find_places
 from spaces.errors import NetcarveError
 
-Kind = Literal["job", "device", "space"]
+Kind = Literal["job", "device", "space", "latency table"]
 
 
 def known_names(kind: Kind, home: Path | None = None, database: str | None = None) -> list[str]:
@@ -36,7 +36,7 @@ def _with_stored(kind: Kind, places: Places, found: list[str]) -> list[str]:
         return found
     from sqlalchemy import select
 
-    from search.models import DeviceRow, DeviceSpaceRow, JobRow
+    from search.models import DeviceRow, DeviceSpaceRow, JobRow, LatencyTableRow
     from search.store_engine import read_only_engine
     from search.store_schema import needs_upgrade
 
@@ -50,6 +50,9 @@ def _with_stored(kind: Kind, places: Places, found: list[str]) -> list[str]:
                 return list(connection.scalars(newest_first))
             if kind == "device":
                 return list(connection.scalars(select(DeviceRow.name).order_by(DeviceRow.name)))
+            if kind == "latency table":
+                tables = select(LatencyTableRow.name).order_by(LatencyTableRow.name)
+                return list(connection.scalars(tables))
             return sorted({*found, *connection.scalars(select(DeviceSpaceRow.name))})
     finally:
         engine.dispose()

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from search import store_engine, store_schema
 from search.store_devices import DeviceRecords
 from search.store_jobs import JobRecords
+from search.store_latencies import LatencyRecords
 from search.store_results import ResultRecords
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Store:
         devices: Registered devices and their search spaces.
         jobs: Jobs, their leases, events and checkpoints.
         results: Supernets, evaluations, measurements and bundles.
+        latencies: Latency tables.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -52,6 +54,7 @@ class Store:
         self.devices = DeviceRecords(self)
         self.jobs = JobRecords(self)
         self.results = ResultRecords(self)
+        self.latencies = LatencyRecords(self)
 
     def _prepare(self) -> None:
         # The version is checked before anything is written, the journal mode included.

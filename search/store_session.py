@@ -48,9 +48,14 @@ def _postgresql_now(_element: database_now, _compiler: object, **_options: objec
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+def insert_into(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    """An insertion that can be told what to do about rows that are there."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    return insert(table)
+
+
 def insert_once(session: Session, table: type[Base], values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with the same unique key is there; whether it was inserted."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(**values).on_conflict_do_nothing()
+    statement = insert_into(session, table).values(**values).on_conflict_do_nothing()
     key = inspect(table).primary_key[0]
     return session.execute(statement.returning(key)).first() is not None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compilers.candidate_timing import CompiledKernel, KernelLatency, KernelTimingConfig
+    from compilers.isolation import Worker
     from compilers.kernel_timing import InferenceTiming
     from compilers.measurement import Measurement, MeasurementConfig
     from compilers.roofline import Roofline
@@ -97,6 +98,21 @@ class Device(ABC):
     def hardware(self) -> str:
         """Name of the processor, as in the capabilities; found out without running anything."""
 
+    @property
+    def build_key(self) -> str:
+        """What builds depend on beside the subnet: devices of an equal key can run and time each
+        other's builds."""
+        return self.config.model_dump_json()
+
+    def compile_in(self, compiler: Worker) -> None:
+        """Use a child that several devices share, and any of them closes, to compile and to probe.
+
+        Args:
+            compiler: Of role `compiler`, with at least as many threads as the device; devices of
+                one thread only may share it.
+        """
+        del compiler
+
     @abstractmethod
     def probe(self) -> DeviceCapabilities:
         """What this device executes, found out on the device.
@@ -132,11 +148,11 @@ class Device(ABC):
 
     @abstractmethod
     def run(self, build: Build, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Results [n, ...] of inputs [n, ...], by the binary, one at a time.
+        """Results [n, ...] of inputs [n, ...], by the binary, `config.batch` at a time.
 
         Args:
-            build: Its `output_shape` is that of one result: [1, classes] for logits.
-            x: n times its `input_shape`, [n, C, R, R], in its `input_dtype`.
+            build: Its `output_shape` is that of one inference: [batch, classes] for logits.
+            x: Inputs [n, C, R, R], in its `input_dtype`; n is any number above 0.
 
         Raises:
             MeasurementError: `x` is of another kind than `input_dtype`, or the child process

@@ -100,6 +100,10 @@ class HostBuiltDevice(Device):
             CompilerError: As `Device.run` and `Device.time`.
         """
 
+    def compile_in(self, compiler: Worker) -> None:
+        """See `Device.compile_in`."""
+        self._compiler = compiler
+
     def _target(self) -> dict[str, Any]:
         """What the compiling child is told of the device."""
         return {"isa": self.isa.name, "threads": self.isa.threads}

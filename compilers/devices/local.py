@@ -52,6 +52,11 @@ class LocalCpu(HostBuiltDevice):
         """See `HostBuiltDevice.isa`."""
         return self._isa
 
+    @property
+    def build_key(self) -> str:
+        """See `Device.build_key`."""
+        return f"{self.isa.name} {self.isa.threads}"
+
     def _passed(self) -> set[tuple[Operator, str]]:
         """A result without failures is kept beside the compiled kernels, for this processor and
         this version of the templates."""

@@ -35,10 +35,11 @@ TIMEOUT = 600.0
 
 
 class PeerDevice(Device):
-    """This CPU with a runtime that compiles nothing, `config.threads`, batch 1. See `Device`.
+    """This CPU with a runtime that compiles nothing, `config.threads`, any batch. See `Device`.
 
     Runs and measurements happen in a child of their own, pinned to as many processors as threads.
-    A build is the subnet itself and has no library, so it cannot become a bundle.
+    A build is the subnet itself and has no library, so it cannot become a bundle; it serves every
+    number of threads and every batch. A latency is that of one inference of the whole batch.
 
     Attributes:
         runtime: See `peer_commands.PEERS`.
@@ -49,8 +50,8 @@ class PeerDevice(Device):
 
     def __init__(self, config: DeviceConfig, cache: str | Path | None = None) -> None:
         super().__init__(config, cache)
-        if config.batch != 1:
-            raise DeviceError(f"device {config.name}: batch is {config.batch}; allowed: 1")
+        if config.batch < 1:
+            raise DeviceError(f"device {config.name}: batch is {config.batch}; allowed: >= 1")
         cpus = last_processors(config.threads, f"device {config.name}")
         if config.isa != NATIVE:
             raise DeviceError(
@@ -65,6 +66,15 @@ class PeerDevice(Device):
     def hardware(self) -> str:
         """See `Device.hardware`."""
         return processor_name()
+
+    @property
+    def build_key(self) -> str:
+        """See `Device.build_key`."""
+        return self.runtime
+
+    def compile_in(self, compiler: Worker) -> None:
+        """See `Device.compile_in`."""
+        self._compiler = compiler
 
     def probe(self) -> DeviceCapabilities:
         """See `Device.probe`: every operator of a subnet is one of the runtime's own, float32."""
@@ -111,7 +121,11 @@ class PeerDevice(Device):
         """See `Device.time`."""
         if not builds:
             return []
-        entries = [{"folder": str(b.folder), "input_shape": b.input_shape} for b in builds]
+        shapes = [(self.config.batch, *build.input_shape[1:]) for build in builds]
+        entries = [
+            {"folder": str(build.folder), "input_shape": shape}
+            for build, shape in zip(builds, shapes, strict=True)
+        ]
         request = self._request(entries=entries, config=asdict(config or MeasurementConfig()))
         return [
             Measurement.from_json(answer)
@@ -132,7 +146,8 @@ class PeerDevice(Device):
         """Turn the subnet in a folder into what the runtime loads, beside it."""
 
     def _request(self, **arguments: Any) -> dict[str, Any]:
-        return {**arguments, "runtime": self.runtime, "threads": self.config.threads}
+        settings = {"threads": self.config.threads, "batch": self.config.batch}
+        return {**arguments, "runtime": self.runtime, **settings}
 
 
 @DEVICES.register("onnxruntime")

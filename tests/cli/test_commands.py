@@ -45,7 +45,8 @@ def test_a_full_disk_is_no_bug_but_a_missing_file_is(netcarve, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [["search", "run", "job.yaml"], ["search", "resume", "j"], ["search", "export", "j"]]
+    "command",
+    [["search", "run", "job.yaml"], ["search", "resume", "j"], ["search", "export", "j"]],
 )
 def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home, command):
     monkeypatch.setattr("search.job.load_job", _raise(KeyboardInterrupt()))
@@ -53,6 +54,12 @@ def test_an_interrupt_says_how_to_continue(netcarve, monkeypatch, home, command)
     done = netcarve(*command, "--home", f"{home}/with space")
     assert (done.exit_code, done.stdout) == (130, "")
     assert f"to continue: netcarve {' '.join(command)} --home '{home}/with space'" in done.stderr
+
+
+def test_an_interrupted_measurement_of_a_pool_goes_on(netcarve, monkeypatch):
+    monkeypatch.setattr("search.workspace.open_store", _raise(KeyboardInterrupt()))
+    done = netcarve("device", "pool", "build", "--space", "s")
+    assert done.stderr.endswith("to continue: netcarve device pool build --space s\n")
 
 
 def test_what_is_not_continued_is_not_said_to_be(netcarve, monkeypatch):

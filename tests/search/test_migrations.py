@@ -82,7 +82,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 def upgrade():
     # "always" copies and drops the table, as SQLite needs for most changes.
@@ -95,13 +95,13 @@ def upgrade():
 def test_an_older_database_is_upgraded_when_opened_and_keeps_its_rows(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert revisions() == ["0001"], "move this test's revision to the next number"
+    assert revisions()[-1] == "0002", "move this test's revision to the next number"
     with Store(empty_database) as store:
         store.devices.record_devices({"cpu": ({"isa": "avx2"}, {})})
         store.devices.record_space("cpu", "small", "base", {}, "")
     newer = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", newer)
-    (newer / "versions" / "v0002_vendor.py").write_text(NEXT_REVISION)
+    (newer / "versions" / "v0003_vendor.py").write_text(NEXT_REVISION)
     with monkeypatch.context() as patch:
         patch.setattr("search.store_schema.files", lambda _package: newer)
         with Store(empty_database) as store:
@@ -111,7 +111,7 @@ def test_an_older_database_is_upgraded_when_opened_and_keeps_its_rows(
                 assert session.execute(text("SELECT vendor FROM device")).scalar() == "any"
             with pytest.raises(IntegrityError), store.writing() as session:
                 session.execute(text("DELETE FROM device"))
-    with pytest.raises(NewerDatabaseError, match="'0002'"):
+    with pytest.raises(NewerDatabaseError, match="'0003'"):
         Store(empty_database)
 
 

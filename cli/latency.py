@@ -1,0 +1,147 @@
+"""`netcarve latency`: tables of what devices took for the configs of a space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import completion
+from cli.options import DatabaseOption, HomeOption, JsonOption
+from cli.output import print_json, print_table
+
+latency = typer.Typer(
+    name="latency", no_args_is_help=True, help="Latency tables: list, export, import."
+)
+
+
+@latency.command("list")
+def list_(db: DatabaseOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the latency tables and their devices."""
+    from search.latency_tables import list_tables
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        found = list_tables(store)
+    if json:
+        print_json([table.to_json() for table in found])
+        return
+    rows = [
+        (
+            table.name,
+            table.space or "",
+            str(table.configs),
+            count.device.name,
+            count.device.family,
+            str(count.latencies),
+            str(count.repeats),
+            str(count.failures),
+            count.device.source.value,
+            count.device.hardware,
+        )
+        for table in found
+        for count in table.devices
+    ]
+    header = (
+        "table", "space", "configs", "device", "family", "latencies", "repeats", "failed",
+        "source", "hardware",
+    )  # fmt: skip
+    empty = "No latency tables. Measure one: netcarve device pool build --space NAME"
+    print_table(header, rows, empty)
+
+
+@latency.command()
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of a latency table.", autocompletion=completion.tables
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Receives the table, Parquet.")],
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a latency table to a Parquet file."""
+    from search.latency_import import export_table
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        table = export_table(store, name, file)
+    if json:
+        devices = [device.name for device in table.devices]
+        print_json({"file": str(file), "configs": len(table.configs), "devices": devices})
+    else:
+        typer.echo(f"{file}: {len(table.configs)} configs on {len(table.devices)} devices.")
+
+
+@latency.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `export` wrote, or a table of others.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the table. Default: its own, or that of the file."
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Columns that are choices of a config; several are allowed."
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Columns that are quantities of a config, such as MACs."
+        ),
+    ] = None,
+    devices: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Columns that are latencies in ms. Default: every other numeric one.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Columns to leave out."),
+    ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE=FAMILY",
+            help="Family of a device, or of those that match. Default: one of its own.",
+        ),
+    ] = None,
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add a latency table from a Parquet file: what `export` wrote, or a table of others.
+
+    A table of others has a row for each config; --columns says which columns are its choices.
+    """
+    from search.latency_import import Layout, import_table
+    from search.workspace import open_store
+
+    families = {}
+    for setting in family or ():
+        device, equals, value = setting.partition("=")
+        if not (device and equals and value):
+            raise typer.BadParameter(f"{setting!r}: not DEVICE=FAMILY", param_hint="--family")
+        families[device] = value
+    layout = Layout(columns or (), features or (), devices or (), ignore or (), families)
+    with open_store(home, db) as store:
+        table = import_table(store, file, name, layout)
+    if json:
+        found = [{"name": device.name, "family": device.family} for device in table.devices]
+        print_json({"table": table.name, "configs": len(table.configs), "devices": found})
+        return
+    rows = [(device.name, device.family) for device in table.devices]
+    typer.echo(f"{table.name}: {len(table.configs)} configs on {len(rows)} devices.")
+    print_table(("device", "family"), rows, "")

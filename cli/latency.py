@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from cli import completion
-from cli.options import DatabaseOption, HomeOption, JsonOption
+from cli.options import DatabaseOption, HomeOption, JsonOption, QuietOption
 from cli.output import print_json, print_table
+from cli.progress import progress
 
 latency = typer.Typer(
-    name="latency", no_args_is_help=True, help="Latency tables: list, export, import."
+    name="latency",
+    no_args_is_help=True,
+    help="Latency tables: list, export, import; eval: how well an unseen device is predicted.",
 )
 
 
@@ -145,3 +148,82 @@ def import_(
     rows = [(device.name, device.family) for device in table.devices]
     typer.echo(f"{table.name}: {len(table.configs)} configs on {len(rows)} devices.")
     print_table(("device", "family"), rows, "")
+
+
+@latency.command("eval")
+def eval_(
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Space whose latency table is used.",
+            autocompletion=completion.spaces,
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Latency table, in place of --space.",
+            autocompletion=completion.tables,
+        ),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Device of the table; several are allowed. Default: all."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--n", metavar="N", min=3, help="Measurements of the unseen device.")
+    ] = 10,
+    predictor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Latency predictor; several are allowed. Default: adaptive and macs.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="K", min=1, help="Draws of pool and test configs to average.")
+    ] = 3,
+    db: DatabaseOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict devices as if they were unseen, each with its whole family left out.
+
+    The predictor learns from the other families, chooses N configs, is told the latencies of these
+    on the device, and predicts the rest.
+    """
+    from search.latency_eval import evaluate_table, find_table
+    from search.workspace import open_store
+
+    with open_store(home, db) as store:
+        found = find_table(store, space, table)
+    with progress(quiet) as report:
+        scored = evaluate_table(
+            found, predictor or ["adaptive", "macs"], count, seeds, device or (), report
+        )
+    if json:
+        print_json({"table": found.name, "n": count, "scores": [s.to_json() for s in scored]})
+        return
+    rows = [
+        (
+            s.device,
+            s.family,
+            s.predictor,
+            f"{s.spearman:.3f}",
+            "-" if s.ceiling is None else f"{s.ceiling:.3f}",
+            f"{s.kendall:.3f}",
+            f"{s.mape:.1f} %",
+            f"{100 * s.coverage90:.0f} %",
+        )
+        for s in scored
+    ]
+    header = (
+        "device", "family left out", "predictor", "Spearman", "ceiling", "Kendall", "MAPE",
+        "in 90 %",
+    )  # fmt: skip
+    print_table(header, rows, "The table has no device.")

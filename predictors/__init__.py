@@ -21,6 +21,7 @@ from predictors.latency import (
     LatencyTables,
     RidgeLatencyPredictor,
     SpaceEncoding,
+    evaluate,
 )
 from predictors.sample_design import d_optimal
 from predictors.scores import kendall, scores, spearman
@@ -44,6 +45,7 @@ __all__ = [
     "TooFewSamplesError",
     "cost_features",
     "d_optimal",
+    "evaluate",
     "kendall",
     "scores",
     "spearman",

@@ -89,3 +89,71 @@ def _exchange(
         if not swapped:
             break
     return chosen
+
+
+def i_optimal(
+    covariance: FloatArray,
+    noise: float,
+    count: int,
+    wanted: NDArray[np.int64] | None = None,
+    sweeps: int = 3,
+) -> NDArray[np.int64]:
+    """Rows whose measurements leave the least variance in the predictions of others.
+
+    Minimises the mean posterior variance of a Gaussian process over the wanted rows (I- or
+    V-optimality; with a linear kernel that of Bayesian regression), greedily and then by exchanges.
+
+    Args:
+        covariance: (p, p) prior covariance of the pool.
+        noise: Variance of a measurement, above 0.
+        count: Number of rows to choose.
+        wanted: Rows that will be predicted; all when None.
+        sweeps: Rounds of exchanges.
+
+    Returns:
+        (count,) different row numbers, in the order of the greedy choice.
+
+    Raises:
+        TooFewSamplesError: Fewer rows than `count`.
+        ValueError: `noise` is not above 0.
+    """
+    if not noise > 0:
+        raise ValueError(f"noise must be above 0, got {noise}")
+    if count > len(covariance):
+        raise TooFewSamplesError(
+            f"{count} configs are to be chosen from a pool of {len(covariance)} different ones"
+        )
+    across = covariance if wanted is None else covariance[wanted]
+    variances = np.diag(covariance)
+    chosen: list[int] = []
+    # Posterior covariances of the wanted rows with all, and of the chosen rows with all.
+    left, remaining = across.copy(), variances.copy()
+    factors = np.empty((0, len(covariance)))
+    for _ in range(count):
+        gain = (left**2).sum(axis=0) / (remaining + noise)
+        gain[chosen] = -np.inf
+        best = int(np.argmax(gain))
+        column = covariance[best] - factors.T @ factors[:, best]
+        factor = column / np.sqrt(column[best] + noise)
+        scale = np.sqrt(column[best] + noise)
+        left = left - np.outer(left[:, best] / scale, factor)
+        remaining = np.maximum(remaining - factor**2, 0.0)
+        factors = np.vstack([factors, factor])
+        chosen.append(best)
+    for _ in range(sweeps):
+        swapped = False
+        for position in range(count):
+            rest = [row for place, row in enumerate(chosen) if place != position]
+            known = covariance[np.ix_(rest, rest)] + noise * np.eye(len(rest))
+            weights = np.linalg.solve(known, covariance[rest])
+            others = across - across[:, rest] @ weights
+            spread = np.maximum(variances - (covariance[rest] * weights).sum(axis=0), 0.0)
+            gain = (others**2).sum(axis=0) / (spread + noise)
+            gain[rest] = -np.inf
+            best = int(np.argmax(gain))
+            if best != chosen[position] and gain[best] > gain[chosen[position]] * (1 + 1e-9):
+                chosen[position] = best
+                swapped = True
+        if not swapped:
+            break
+    return np.array(chosen, dtype=np.int64)

@@ -88,7 +88,7 @@ class SearchSettings(_Section):
     """
 
     strategy: Strategy = Strategy.EVOLUTION
-    latency_predictor: Annotated[str, AfterValidator(_known(LATENCY_PREDICTORS))] = "ridge"
+    latency_predictor: Annotated[str, AfterValidator(_known(LATENCY_PREDICTORS))] = "adaptive"
     accuracy_predictor: Annotated[str, AfterValidator(_known(ACCURACY_PREDICTORS))] = (
         "gaussian_process"
     )

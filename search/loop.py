@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from predictors import LATENCY_PREDICTORS, SpaceEncoding
 from search.artifacts import ArtifactStore
 from search.devices import device_space, find_devices, record_devices
 from search.job import JobSettings, Strategy
@@ -172,7 +171,9 @@ class _Loop:
             name: DeviceStudy(session, name, session.spaces[name])
             for name in job_devices(session.job)
         }
-        self._generation(studies, 0, "reference", Purpose.REFERENCE, self._references)
+        self._generation(
+            studies, 0, "reference", Purpose.REFERENCE, lambda name: self._references(studies[name])
+        )
         for study in studies.values():
             study.hold_out()
         last = session.settings.search.generations
@@ -217,9 +218,9 @@ class _Loop:
                 self.lease.renew()
                 studies[name].enter(proposals[name])
 
-    def _references(self, device: str) -> list[Config]:
+    def _references(self, study: DeviceStudy) -> list[Config]:
         """The configs that teach a device's latency predictor most; random search draws them."""
-        session, space = self.session, self.session.spaces[device]
+        session, space = self.session, study.space
         rng = np.random.default_rng([session.job.seed, 0])
         if session.settings.search.strategy is Strategy.RANDOM:
             rows = unique(space, sample(space, REFERENCE_POOL, rng))
@@ -228,13 +229,9 @@ class _Loop:
             ]
         anchors = self._anchors(space)
         pool = unique(space, np.concatenate([anchors, sample(space, REFERENCE_POOL, rng)]))
-        encoding = SpaceEncoding(space)
-        predictor = LATENCY_PREDICTORS.get(session.settings.search.latency_predictor)(
-            encoding.schema
-        )
         count = min(session.settings.search.reference_configs, len(pool)) - len(anchors)
-        chosen = predictor.choose(encoding(pool[len(anchors) :]), count, rng)
-        rows = np.concatenate([anchors, pool[len(anchors) :][chosen]])
+        chosen = study.latency.choose(pool[len(anchors) :], count, rng)
+        rows = np.concatenate([anchors, chosen])
         return [space.from_indices(row) for row in rows]
 
     def _anchors(self, space: SearchSpace) -> Population:

@@ -12,10 +12,10 @@ import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
-from predictors import LATENCY_PREDICTORS, KernelLatencies, SpaceEncoding
 from search.evolution import EvolutionSettings, make_trial, novel_samples
 from search.job import Strategy
 from search.kernel_latencies import job_kernel_latencies
+from search.latency_learning import DeviceLatency, device_latency
 from search.results import device_results, held_out_name, job_devices, job_problem
 from search.sampler import EvolutionSampler
 from search.session import JobSession
@@ -169,10 +169,7 @@ class DeviceStudy:
         """
         store, job, name = self.session.store, self.session.job, held_out_name(self.device)
         verified = device_results(store, job, self.device, 0).verified
-        encoding = SpaceEncoding(self.space, self.kernel_latencies)
-        predictor = LATENCY_PREDICTORS.get(self.session.settings.search.latency_predictor)(
-            encoding.schema
-        )
+        predictor, encoding = self.latency.unfitted(), self.latency.encoding
         if (
             store.jobs.checkpoint(job.id, name) is not None
             or len(verified) <= predictor.min_samples
@@ -193,15 +190,23 @@ class DeviceStudy:
         store.jobs.save_checkpoint(job.id, name, found)
 
     @cached_property
-    def kernel_latencies(self) -> KernelLatencies | None:
-        """What the kernel library knew about the device when the job first asked."""
+    def latency(self) -> DeviceLatency:
+        """The predictor, with what the store and the kernel library knew when the job asked."""
         session = self.session
-        return job_kernel_latencies(
+        kernels = job_kernel_latencies(
             session.store,
             session.job,
             self.device,
             self.space,
             session.verifier.devices.get(self.device),
+        )
+        return device_latency(
+            session.store,
+            session.job,
+            self.device,
+            self.space,
+            session.settings.search.latency_predictor,
+            kernels,
         )
 
     def _surrogate(self, generation: int) -> MetricSurrogate | None:
@@ -218,7 +223,7 @@ class DeviceStudy:
                     self.space,
                     earlier[self.device],
                     everyone,
-                    self.kernel_latencies,
+                    self.latency,
                 )
             }
         return self._surrogates[generation]

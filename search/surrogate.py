@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from predictors import (
     ACCURACY_PREDICTORS,
-    LATENCY_PREDICTORS,
-    KernelLatencies,
     LatencyPredictor,
     Predictor,
     SpaceEncoding,
 )
 from search.job import SearchSettings
+from search.latency_learning import DeviceLatency
 from search.results import LARGEST_LOSS, Verified
 from spaces import LayerSpec, Population, SearchSpace, cost
 
@@ -63,7 +62,7 @@ def fit_surrogate(
     space: SearchSpace,
     verified: Sequence[Verified],
     evaluated: Sequence[Verified],
-    kernel_latencies: KernelLatencies | None = None,
+    device_latency: DeviceLatency,
 ) -> MetricSurrogate | None:
     """Learn from everything verified so far.
 
@@ -73,7 +72,7 @@ def fit_surrogate(
         verified: Verified for this device: latencies.
         evaluated: Verified for any device of the job: accuracies. Those that are no points of
             `space` are left out.
-        kernel_latencies: See `SpaceEncoding`.
+        device_latency: The latency predictor, and how it reads configs.
 
     Returns:
         None while there are too few samples for a predictor.
@@ -82,8 +81,7 @@ def fit_surrogate(
     timed = sorted((v for v in verified if space.contains(v.config)), key=_key)
     distinct = {v.config.key: v for v in evaluated if space.contains(v.config)}
     scored = sorted(distinct.values(), key=_key)
-    encoding = SpaceEncoding(space, kernel_latencies)
-    latency = LATENCY_PREDICTORS.get(settings.latency_predictor)(encoding.schema)
+    encoding, latency = device_latency.encoding, device_latency.unfitted()
     accuracy = ACCURACY_PREDICTORS.get(settings.accuracy_predictor)(space)
     if len(timed) < latency.min_samples or len(scored) < accuracy.min_samples:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from predictors.latency.adaptive import AdaptiveLatencyPredictor
 from predictors.latency.base import LATENCY_PREDICTORS, LatencyPredictor
 from predictors.latency.baselines import (
     AdditiveLatencyPredictor,
@@ -20,6 +21,7 @@ from predictors.latency.tables import LatencyTables
 
 __all__ = [
     "LATENCY_PREDICTORS",
+    "AdaptiveLatencyPredictor",
     "AdditiveLatencyPredictor",
     "Amount",
     "Column",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     *,
     repeats: Mapping[str, FloatArray] | None = None,
+    devices: Collection[str] = (),
     test_share: float = 1 / 3,
 ) -> list[DeviceScores]:
     """Leave every family out: learn from the others, then adapt to each of its devices.
@@ -67,6 +68,7 @@ def evaluate(
         seeds: One division into pool and test configs each.
         repeats: Device -> a second measurement (P,) in ms of the same configs, NaN where there is
             none; gives the ceiling.
+        devices: The devices to predict; all when empty.
         test_share: Share of the configs that are test configs.
 
     Returns:
@@ -93,11 +95,14 @@ def evaluate(
         test, pool = np.sort(order[:tested]), np.sort(order[tested:])
         for family in families:
             members = tables.members(family)
+            wanted = [d for d in members if not devices or d in devices]
+            if not wanted:
+                continue
             predictor = make(tables.configs.schema)
             others = tables.without(members)
             if others.devices:
                 predictor.learn(others.take(pool))
-            for device in members:
+            for device in wanted:
                 again = (repeats or {}).get(device)
                 scored = _device(predictor, tables, device, pool, test, count, seed)
                 ceiling = _ceiling(tables.latencies[device], again, test)

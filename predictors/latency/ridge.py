@@ -41,19 +41,23 @@ _SPEED_VARIANCE = 100.0
 _CORRECTION = 0.01
 
 
-def prior_covariance(amounts: Sequence[Amount]) -> FloatArray:
+def prior_covariance(amounts: Sequence[Amount], speed: float = _SPEED_VARIANCE) -> FloatArray:
     """Prior covariance (f, f) of the rates of some amounts, relative to their nominal times.
 
     Rates of one device rise and fall together: a slow clock moves all of them, slow integer kernels
     all integer ones. So the prior is a sum over levels: all amounts, those with an equal label in
     one place (one kind of term, one operator, one precision), and the single amount.
+
+    Args:
+        amounts: The amounts.
+        speed: Variance of what all rates have in common.
     """
     covariance = np.eye(len(amounts)) * 0.25
     for level in range(max((len(amount.labels) for amount in amounts), default=0)):
         labels = [a.labels[level] if level < len(a.labels) else f" {a.name}" for a in amounts]
         found = np.unique(labels, return_inverse=True)[1]
         covariance += 0.5 * (found[:, None] == found[None, :])
-    return covariance + _SPEED_VARIANCE
+    return covariance + speed
 
 
 def _kernel_precision(amounts: Sequence[Amount]) -> FloatArray:
@@ -63,7 +67,7 @@ def _kernel_precision(amounts: Sequence[Amount]) -> FloatArray:
     """
     count = len(amounts)
     precision = np.zeros((count + 1, count + 1))
-    correction = (prior_covariance(amounts) - (_SPEED_VARIANCE - 1.0)) * _CORRECTION
+    correction = prior_covariance(amounts, speed=1.0) * _CORRECTION
     precision[:-1, :-1] = np.linalg.inv(correction)
     precision[-1, -1] = 1.0 / _SPEED_VARIANCE
     return precision

@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.predictors.latency.on_tables import OPS, edges_tables, random_edges
+
 TABLE = {
     "e0": ["conv", "skip", "conv"],
     "e1": ["skip", "skip", "conv"],
@@ -75,3 +77,51 @@ def test_names_of_tables_are_completed(netcarve, file, home):
     assert known_names("latency table", home) == []
     netcarve("latency", "import", file, *LAYOUT)
     assert known_names("latency table", home) == ["others"]
+
+
+@pytest.fixture
+def edges(netcarve, tmp_path):
+    """An imported table of made-up devices of three families."""
+    configs = random_edges(90, 0)
+    table = edges_tables(configs, each=1)
+    columns = {f"e{n}": [OPS[code] for code in configs.codes[:, n]] for n in range(6)}
+    amounts = {"feat_macs": configs.amounts[:, 0]}
+    path = tmp_path / "edges.parquet"
+    pq.write_table(pa.table(columns | amounts | dict(table.latencies)), path)
+    layout = ("--columns", "e[0-9]", "--features", "feat_macs")
+    assert netcarve("latency", "import", path, *layout).exit_code == 0
+    return table
+
+
+def test_eval_leaves_families_out_and_ranks_what_it_has_not_seen(netcarve, edges):
+    names = ("--predictor", "adaptive", "--predictor", "macs", "--seeds", "2", "--json", "-q")
+    done = json.loads(netcarve("latency", "eval", "--table", "edges", *names).stdout)
+    assert (done["table"], done["n"]) == ("edges", 10)
+    found = {(s["predictor"], s["device"]): s for s in done["scores"]}
+    assert set(found) == {(p, d) for p in ("adaptive", "macs") for d in edges.devices}
+    for device in edges.devices:
+        own = found["adaptive", device]
+        assert own["spearman"] > found["macs", device]["spearman"]
+        assert own["kendall"] < own["spearman"]
+        assert own["ceiling"] is None
+    one = netcarve("latency", "eval", "--table", "edges", "--device", "device2-0", "--n", "5", "-q")
+    (row,) = [line for line in one.stdout.splitlines() if "adaptive" in line]
+    assert row.split()[:3] == ["device2-0", "device2-0", "adaptive"]
+    assert "-" in row.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--space NAME or --table NAME"),
+        (["--table", "none"], "unknown latency table 'none'"),
+        (["--space", "mobilenetv3_digits"], "netcarve device pool build"),
+        (["--table", "edges", "--device", "device9"], "unknown device of the table 'device9'"),
+        (["--table", "edges", "--predictor", "adaptiv"], "Did you mean 'adaptive'"),
+        (["--table", "edges", "--n", "80"], "80 and 2 are needed"),
+    ],
+)
+def test_mistakes_of_eval_end_with_2(netcarve, edges, arguments, message):
+    done = netcarve("latency", "eval", *arguments, "-q")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr

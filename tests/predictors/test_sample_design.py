@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictors import TooFewSamplesError, d_optimal
+from predictors.sample_design import i_optimal
 
 
 def log_det(features, rows, ridge=1e-3):
@@ -46,3 +47,33 @@ def test_errors():
         d_optimal(np.eye(2), 3, np.random.default_rng(0))
     with pytest.raises(ValueError, match="finite"):
         d_optimal(np.array([[np.nan]]), 1, np.random.default_rng(0))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_i_optimal_is_near_the_least_variance_of_all_subsets(seed, width, count):
+    features = np.random.default_rng(seed).normal(size=(8, width))
+    covariance = features @ features.T
+
+    def left(rows):
+        rows = list(rows)
+        known = covariance[np.ix_(rows, rows)] + 0.1 * np.eye(len(rows))
+        explained = covariance[:, rows] @ np.linalg.solve(known, covariance[rows])
+        return np.trace(covariance - explained)
+
+    found = i_optimal(covariance, 0.1, count)
+    assert len(set(found.tolist())) == count
+    every = [left(rows) for rows in itertools.combinations(range(8), count)]
+    # Exchanges end in a local optimum: near the best, and far from an average choice.
+    assert left(found) <= min(every) + 0.1 * (np.mean(every) - min(every)) + 1e-9
+
+
+def test_i_optimal_spends_samples_on_what_is_wanted():
+    # Two groups that say nothing about each other.
+    features = np.repeat(np.eye(2), 5, axis=0)
+    found = i_optimal(features @ features.T, 0.1, 2, wanted=np.arange(5, 10))
+    assert (found >= 5).all()
+    with pytest.raises(TooFewSamplesError, match="pool of 10"):
+        i_optimal(features @ features.T, 0.1, 11)
+    with pytest.raises(ValueError, match="noise must be above 0"):
+        i_optimal(features @ features.T, 0.0, 1)

@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_finite_is_the_worst_not_a_crash(stand, worst):
     assert set(values.values()) == {1.0}
 
     found = verified(stand, "a")
-    surrogate = fit_surrogate(stand.session.settings.search, stand.space, found, found)
+    surrogate = fit_surrogate(stand.session.settings.search, stand.space, found, found, one.latency)
     mean, std = surrogate.predict(np.stack([c.indices for c in configs]))["loss"]
     assert np.isfinite(mean).all()
     assert np.isfinite(std).all()

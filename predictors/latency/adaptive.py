@@ -34,7 +34,8 @@ from predictors.sample_design import i_optimal
 
 # Weights of the kernels for which samples are designed: whichever explains the device.
 _DESIGN = {
-    DEVICES: 1.0, "counts": 1.0, "costs": 1.0, "kernels": 1.0, "amounts": 0.3, "choices": 0.01,
+    DEVICES: 1.0, "counts": 1.0, "costs": 1.0, "kernels": 1.0, "macs": 0.0,
+    "amounts": 0.3, "choices": 0.01,
 }  # fmt: skip
 _DESIGN_LEVEL, _DESIGN_NOISE = 1.0, 0.1
 _MOST_CANDIDATES = 1500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Self
 
 import numpy as np
@@ -20,6 +21,8 @@ _LEVEL_VARIANCE = 10.0
 _DISTURBED, _DISTURBED_VARIANCE = 0.1, 3.0
 # With more samples each hypothesis judges by itself which of them are disturbed.
 _FEW = 24
+# Of so few samples, two may be disturbed.
+_PAIRS = 12
 _FAR = 4.0
 # Hypotheses of which the uncertainty is made: the likeliest, fewer with many samples.
 _LIKELIEST = 16
@@ -66,8 +69,7 @@ class AveragedProcess:
         if count > _FEW:
             extra = _judged(kernels, target, weights, noise)
         members = len(extra)
-        logs = np.full(members, np.log(_DISTURBED))
-        logs[0] = 0.0
+        logs = np.log(_DISTURBED) * (extra > 0.0).sum(axis=1) if count <= _FEW else np.zeros(1)
         size = max(1, _LARGEST_BATCH // (8 * members * count * count))
         evidence = np.empty((len(weights), members))
         solved = np.empty((len(weights), members, count))
@@ -150,9 +152,11 @@ def _diagonal(extra: FloatArray) -> FloatArray:
 
 
 def _disturbances(target: FloatArray) -> FloatArray:
-    """Additional variances (n + 1, n): none, or of one sample."""
-    far = (target - np.median(target)) ** 2
-    return np.vstack([np.zeros(len(target)), np.diag(np.maximum(far, _DISTURBED_VARIANCE))])
+    """Additional variances (m, n): none, of one sample, and of two where there are few."""
+    count = len(target)
+    each = np.diag(np.maximum((target - np.median(target)) ** 2, _DISTURBED_VARIANCE))
+    pairs = [each[a] + each[b] for a, b in combinations(range(count), 2) if count <= _PAIRS]
+    return np.vstack([np.zeros(count), each, *pairs])
 
 
 def _judged(

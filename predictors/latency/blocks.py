@@ -1,4 +1,4 @@
-"""Blocks of features between which kernels of latency are made: counts, choices, amounts, costs."""
+"""Blocks of features between which kernels of latency are made: counts, MACs, choices, costs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def _amounts(configs: Configs, floor: FloatArray) -> FloatArray:
     return np.concatenate(parts, axis=1)
 
 
+def _macs(configs: Configs, _floor: FloatArray) -> FloatArray:
+    counted = [i for i, amount in enumerate(configs.schema.amounts) if "macs" in amount.name]
+    return configs.amounts[:, counted].sum(axis=1, keepdims=True)
+
+
 def _kernel_sum(configs: Configs, _floor: FloatArray) -> FloatArray:
     names = [amount.name for amount in configs.schema.amounts]
     return configs.amounts[:, [i for i, name in enumerate(names) if name == KERNEL_SUM]]
@@ -62,6 +67,7 @@ def _kernel_sum(configs: Configs, _floor: FloatArray) -> FloatArray:
 
 _RAW: Mapping[str, Callable[[Configs, FloatArray], FloatArray]] = {
     "counts": lambda configs, _floor: choice_counts(configs),
+    "macs": _macs,
     "amounts": _amounts,
     "choices": lambda configs, _floor: one_hot_choices(configs),
     "costs": _costs,

@@ -32,6 +32,7 @@ _STEPS = 40
 _EXPECTED: Mapping[str, float] = {
     DEVICES: 1.0,
     "counts": 0.1,
+    "macs": 0.03,
     "amounts": 0.03,
     "choices": 0.01,
     "costs": 0.3,
@@ -46,6 +47,7 @@ _STRUCTURES = (
     ("counts",),
     (DEVICES,),
     (DEVICES, "counts"),
+    ("macs",),
     ("costs",),
     ("kernels",),
     ("kernels", "costs"),
@@ -179,7 +181,10 @@ def _alike(functions: FloatArray, families: Sequence[str]) -> NDArray[np.bool_]:
     same: NDArray[np.bool_] = np.array(families)[:, None] == np.array(families)
     if len(families) < 2:
         return same
-    distance = np.clip(1.0 - np.corrcoef(functions.T), 0.0, 2.0)
+    # A device of which nothing is known is constant, and like no other.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.nan_to_num(np.corrcoef(functions.T))
+    distance = np.clip(1.0 - correlation, 0.0, 2.0)
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), "average")
     cluster = fcluster(tree, 1.0 - _ALIKE, "distance")

@@ -16,9 +16,10 @@ from tests.search.stand_in import make_stand
 
 
 @pytest.fixture
-def stand(tmp_path):
-    with make_stand(tmp_path, ("a",)) as stand:
-        yield stand
+def stand(tmp_path, tiny_job):
+    stand = make_stand(tmp_path, tiny_job, "a")
+    yield stand
+    stand.store.close()
 
 
 def rates(seed):
@@ -62,7 +63,7 @@ def test_tables_of_other_devices_are_learnt_from_but_not_the_devices_own(stand):
     found = ask(stand, "nearest")
     predicted, truth = adapted(stand, found)
     # Its twin is in the table; what the table calls `a` is the device itself.
-    assert spearman(predicted, truth) > 0.99
+    assert spearman(predicted, truth) > 0.97
     kept = stand.store.jobs.checkpoint(stand.job.id, "latency-tables/a")
     assert set(kept["latencies"]) == {"twin", "other"}
 

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,21 +128,22 @@ def middle_spearman(truth: Any, predicted: Any) -> float:
 
 
 def measure(
-    make: Callable[[ConfigSchema], Any], problems: Sequence[Problem], count: int
-) -> list[Score]:
-    """Scores of a predictor with `count` samples."""
-    found = []
+    make: Callable[[ConfigSchema], Any], problems: Sequence[Problem], counts: Sequence[int]
+) -> dict[int, list[Score]]:
+    """Scores of a predictor for each number of samples; it learns once for all of them."""
+    found: dict[int, list[Score]] = {count: [] for count in counts}
     for seed, problem in enumerate(problems):
         pool = problem.tables.configs
         predictor = make(pool.schema).learn(problem.tables)
-        for device, latency in problem.pool_ms.items():
+        for count, (device, latency) in product(counts, problem.pool_ms.items()):
             rows = predictor.choose(pool, count, np.random.default_rng(seed))
             predictor.fit(pool.take(rows), latency[rows])
             mean, std = predictor.predict(problem.test)
             truth = problem.test_ms[device]
             whole = scores(truth, mean, std)
             middle = middle_spearman(truth, mean)
-            found.append(Score(device, seed, middle, whole["mape"], whole["coverage90"]))
+            score = Score(device, seed, middle, whole["mape"], whole["coverage90"])
+            found[count].append(score)
     return found
 
 
@@ -208,10 +210,14 @@ def main() -> int:
         for task in TASKS
     }
     found: dict[tuple[str, str], list[Score]] = {}
+    others: dict[tuple[str, int], float] = {}
     print(f"{'predictor':<10} {'task':<6} {'middle 80 %':>11} {'MAPE %':>8} {'in 90 %':>8}  paired")
     for name in arguments.only:
         for task in TASKS:
-            found[name, task] = own = measure(LATENCY_PREDICTORS.get(name), problems[task], COUNT)
+            counts = (COUNT, FEW, MANY) if name == DEFAULT else (COUNT,)
+            measured = measure(LATENCY_PREDICTORS.get(name), problems[task], counts)
+            found[name, task] = own = measured[COUNT]
+            others |= {(task, count): mean(each) for count, each in measured.items()}
             paired = ""
             if name != DEFAULT and (DEFAULT, task) in found:
                 difference = np.array([
@@ -229,13 +235,10 @@ def main() -> int:
         print(f"{'900 rows':<10} {task:<6} {full_ridge(problems[task]):>11.4f}", flush=True)
     figures: dict[str, float] = {}
     if DEFAULT in arguments.only:
-        default = LATENCY_PREDICTORS.get(DEFAULT)
         figures = {task: mean(found[DEFAULT, task]) for task in TASKS}
-        few = {task: mean(measure(default, problems[task], FEW)) for task in TASKS}
-        many = {task: mean(measure(default, problems[task], MANY)) for task in TASKS}
         for task in TASKS:
-            print(f"{DEFAULT} {task}: n=5 {few[task]:.4f}, n=20 {many[task]:.4f}")
-        figures["n5_loss"] = float(np.mean([figures[task] - few[task] for task in TASKS]))
+            print(f"{DEFAULT} {task}: n=5 {others[task, FEW]:.4f}, n=20 {others[task, MANY]:.4f}")
+        figures["n5_loss"] = float(np.mean([figures[task] - others[task, FEW] for task in TASKS]))
         covered = [100 * mean(found[DEFAULT, task], "coverage") for task in TASKS]
         figures["coverage"] = figures["coverage_most"] = float(np.mean(covered))
     if {"help", "scratch"} <= set(arguments.only):

@@ -97,7 +97,7 @@ class AveragedProcess:
             level,
             weights[drawn],
             solved[drawn, member],
-            np.linalg.inv(covariance),
+            np.linalg.inv(covariance).astype(np.float64),
             noise[drawn],
             kept / kept.sum(),
         )

@@ -57,7 +57,8 @@ def _amounts(configs: Configs, floor: FloatArray) -> FloatArray:
 
 def _macs(configs: Configs, _floor: FloatArray) -> FloatArray:
     counted = [i for i, amount in enumerate(configs.schema.amounts) if "macs" in amount.name]
-    return configs.amounts[:, counted].sum(axis=1, keepdims=True)
+    total: FloatArray = configs.amounts[:, counted].sum(axis=1, keepdims=True)
+    return total
 
 
 def _kernel_sum(configs: Configs, _floor: FloatArray) -> FloatArray:
@@ -175,8 +176,10 @@ class FeatureBlocks:
         )
 
 
-def squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
+def squared_distances(
+    first: NDArray[np.floating], second: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Squared Euclidean distances (n, m) of rows (n, f) and (m, f)."""
     squared = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2.0 * first @ second.T
-    distances: FloatArray = np.maximum(squared, 0.0)
+    distances: NDArray[np.floating] = np.maximum(squared, 0.0)
     return distances

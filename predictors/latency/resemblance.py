@@ -188,4 +188,5 @@ def _alike(functions: FloatArray, families: Sequence[str]) -> NDArray[np.bool_]:
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), "average")
     cluster = fcluster(tree, 1.0 - _ALIKE, "distance")
-    return same | (cluster[:, None] == cluster)
+    together: NDArray[np.bool_] = same | (cluster[:, None] == cluster)
+    return together

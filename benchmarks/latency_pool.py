@@ -26,7 +26,7 @@ from search.pool_build import build_pool
 from search.workspace import open_store
 
 SPACE = "mobilenetv3_digits"
-COUNT, SEEDS = 10, 5
+COUNT, SEEDS = 10, 10
 TARGETS = {
     "devices": [">=", 10],
     "families": [">=", 4],

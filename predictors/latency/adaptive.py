@@ -19,6 +19,7 @@ from predictors.latency.base import (
 from predictors.latency.blocks import Blocks, FeatureBlocks
 from predictors.latency.configs import Configs, ConfigSchema, FloatArray
 from predictors.latency.device_functions import DeviceFunctions
+from predictors.latency.encoding import KERNEL_SUM
 from predictors.latency.resemblance import (
     DEVICES,
     EXPONENTIAL,
@@ -29,6 +30,7 @@ from predictors.latency.resemblance import (
     learnt_weights,
     structures,
 )
+from predictors.latency.ridge import RidgeLatencyPredictor
 from predictors.latency.tables import LatencyTables
 from predictors.sample_design import i_optimal
 
@@ -43,6 +45,8 @@ _MOST_CANDIDATES = 1500
 _MIDDLE = 0.1
 _SPREAD = 0.3
 _LEAST_SHARE = 0.01
+# Left-out samples are no independent trials, since the rest is the same.
+_FOLDS, _TEMPER, _LEAST_LIKELIHOOD = 5, 0.5, -5.0
 _BLOCK = 4096
 
 
@@ -59,6 +63,10 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
     (`AveragedProcess`), so that its complexity follows the samples. Any sample may be a disturbed
     one. The configs to measure are those that leave the least variance when any of the kernels may
     be the one that counts.
+
+    Where the schema knows what layers cost, `RidgeLatencyPredictor` on these costs is a second
+    member; each counts by how well it predicts samples that it is not shown (stacking: Wolpert,
+    1992).
 
     The task, and tables of other devices as the source, are HELP's (NeurIPS 2021); in place of a
     meta-learnt network stands an empirical-Bayes hierarchy of processes. Without tables, the
@@ -114,6 +122,33 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
         return rows[i_optimal(covariance, _DESIGN_NOISE, count, wanted)]
 
     def _fit(self, samples: Configs, latency: FloatArray) -> None:
+        self._costs_share = self._share_of_costs(samples, latency)
+        if self._costs_share > 0.0:
+            self._costs = RidgeLatencyPredictor(self.schema).fit(samples, latency)
+        self._fit_process(samples, latency)
+
+    def _share_of_costs(self, samples: Configs, latency: FloatArray) -> float:
+        """Weight of the ridge on costs, by the likelihood of samples that were left out."""
+        fold = np.arange(len(latency)) % _FOLDS
+        least = RidgeLatencyPredictor.min_samples
+        if not any(a.labels and a.name != KERNEL_SUM for a in self.schema.amounts):
+            return 0.0
+        if min(len(samples.take(fold != f).distinct()) for f in range(_FOLDS)) < least:
+            return 0.0
+        ahead = 0.0
+        for number in range(_FOLDS):
+            out, rest = fold == number, fold != number
+            shown, hidden = samples.take(rest), samples.take(out)
+            self._fit_process(shown, latency[rest])
+            own = _likelihood(latency[out], *self._predict_process(hidden))
+            ridge = RidgeLatencyPredictor(self.schema)
+            if np.ptp(latency[rest]) <= 1e-9 * latency[rest].max():
+                return 0.0
+            other = _likelihood(latency[out], *ridge.fit(shown, latency[rest]).predict(hidden))
+            ahead += float((other - own).sum())
+        return float(1.0 / (1.0 + np.exp(-np.clip(_TEMPER * ahead, -30.0, 30.0))))
+
+    def _fit_process(self, samples: Configs, latency: FloatArray) -> None:
         self._samples, self._latency = samples, latency
         self._fitted_blocks = self._extended(samples)
         self._features_of_samples = self._features(samples, self._fitted_blocks)
@@ -129,6 +164,17 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
         self._process = AveragedProcess.of(kernels, target, hypotheses, expected_weights(names))
 
     def _predict(self, configs: Configs) -> Prediction:
+        mean, std = self._predict_process(configs)
+        share = self._costs_share
+        if share <= 0.0:
+            return mean, std
+        other, spread = self._costs.predict(configs)
+        both = (1.0 - share) * mean + share * other
+        variance = (1.0 - share) * (std**2 + (mean - both) ** 2)
+        variance += share * (spread**2 + (other - both) ** 2)
+        return both, np.sqrt(variance)
+
+    def _predict_process(self, configs: Configs) -> Prediction:
         mean, variance = np.empty(len(configs)), np.empty(len(configs))
         # Blocks bound the (kernels, block, samples) array.
         size = max(1, _BLOCK * 16 // max(16, len(self._latency)))
@@ -186,6 +232,13 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
         if "samples.latency" in arrays:
             samples = Configs(self.schema, arrays["samples.codes"], arrays["samples.amounts"])
             self._fit(samples, arrays["samples.latency"])
+
+
+def _likelihood(latency: FloatArray, mean: FloatArray, std: FloatArray) -> FloatArray:
+    """Log likelihood (n,) of latencies; a disturbed one weighs no more than one far off."""
+    away = (latency - mean) / std
+    found: FloatArray = np.maximum(-0.5 * away**2 - np.log(std / mean), _LEAST_LIKELIHOOD)
+    return found
 
 
 def _own(name: str, features: Blocks) -> FloatArray:

@@ -197,3 +197,25 @@ def test_real_phones_are_ranked_after_learning_from_others():
         found.append(scores(test.latencies[phone], *predictor.predict(test.configs)))
     assert np.mean([s["spearman"] for s in found]) > 0.94
     assert 0.5 < np.mean([s["coverage90"] for s in found]) < 0.99
+
+
+def test_costs_count_by_how_well_they_predict_left_out_samples(space):
+    rng = np.random.default_rng(0)
+    population = sample(space, 40, rng)
+    encoding = SpaceEncoding(space)
+    configs = encoding(population)
+    noise = np.exp(rng.normal(0, 0.05, 40))
+    additive = configs.amounts @ encoding.schema.nominal_ms * noise
+    # Latency that no cost explains: what each resolution takes is drawn by lot.
+    column = [c.name for c in encoding.schema.columns].index("resolution")
+    drawn = np.array([1.0, 5.0, 0.5, 3.0, 8.0, 2.0])[configs.codes[:, column]]
+    shares, ranks = [], []
+    for latency in (additive, drawn * (1.0 + 0.001 * rng.random(40))):
+        predictor = AdaptiveLatencyPredictor(encoding.schema)
+        predictor.fit(configs.take(np.arange(30)), latency[:30])
+        mean, std = predictor.predict(configs.take(np.arange(30, 40)))
+        assert (std > 0).all()
+        shares.append(predictor._costs_share)
+        ranks.append(spearman(latency[30:], mean))
+    assert 0.0 <= shares[1] < 0.1 < shares[0] <= 1.0
+    assert min(ranks) > 0.8

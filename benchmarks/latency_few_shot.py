@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from _figures import show_figures
 
 from predictors import LATENCY_PREDICTORS, Configs, ConfigSchema, LatencyTables, scores, spearman
@@ -85,18 +86,17 @@ class Score:
 
 def load(task: str, seed: int, data: Path) -> Problem:
     """The tables of a task, divided by a seed."""
-    import pandas as pd
-
     folder = data / ("ofa" if task == "ofa" else "nasbench201")
     meta = json.loads((folder / "splits.json").read_text())
-    frame = pd.read_parquet(folder / "data.parquet")
+    columns_of = pq.read_table(folder / "data.parquet").to_pydict()
+    frame = {name: np.array(values, dtype=np.float64) for name, values in columns_of.items()}
     split = meta["help"]
     tested = FAMILIES.get(task) or (*split["meta_valid"], *split["meta_test"])
     trained = [device for device in split["meta_train"] if device not in tested]
     order = np.random.default_rng(20_000 + seed).permutation(meta["n_arch"])
     pool, test = np.sort(order[:POOL]), order[-TESTED:]
-    codes = frame[meta["arch_cols"]].to_numpy(int)
-    amounts = frame[meta["feat_cols"]].to_numpy(float)
+    codes = np.stack([frame[name] for name in meta["arch_cols"]], axis=1).astype(np.int64)
+    amounts = np.stack([frame[name] for name in meta["feat_cols"]], axis=1)
     columns = tuple(
         Column(name, tuple(int(v) for v in np.unique(codes[:, i])), re.sub(r"\d+$", "", name))
         for i, name in enumerate(meta["arch_cols"])
@@ -112,7 +112,7 @@ def load(task: str, seed: int, data: Path) -> Problem:
         [np.searchsorted(column.choices, codes[:, i]) for i, column in enumerate(columns)], axis=1
     ).astype(np.int16)
     everything = Configs(schema, places, amounts)
-    known = {device: frame[device].to_numpy(float) for device in (*trained, *tested)}
+    known = {device: frame[device] for device in (*trained, *tested)}
     return Problem(
         LatencyTables(everything.take(pool), {d: known[d][pool] for d in trained}),
         everything.take(test),

@@ -65,9 +65,14 @@ class LatencyTables:
         return self.families.get(device, device)
 
     def take(self, rows: Rows) -> LatencyTables:
-        """The table of some of the configs."""
-        latencies = {device: values[rows] for device, values in self.latencies.items()}
-        return LatencyTables(self.configs.take(rows), latencies, self.families)
+        """The table of some of the configs, without devices that have no two latencies there."""
+        kept = {
+            device: values[rows]
+            for device, values in self.latencies.items()
+            if len(np.unique(values[rows][~np.isnan(values[rows])])) > 1
+        }
+        families = {device: f for device, f in self.families.items() if device in kept}
+        return LatencyTables(self.configs.take(rows), kept, families)
 
     def without(self, devices: Collection[str]) -> LatencyTables:
         """The table of the other devices."""

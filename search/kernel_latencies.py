@@ -16,6 +16,7 @@ from compilers.devices import Device, parse_device
 from compilers.devices.base import device_identity
 from compilers.kernel_library import KernelLibrary
 from search.models import JobRow
+from search.progress import Progress, silent
 from search.replay import replayed
 from search.store import Store
 from spaces import DeviceCapabilities, LayerSpec, Population, SearchSpace
@@ -91,7 +92,12 @@ class SpaceKernelLatencies:
 
 
 def job_kernel_latencies(
-    store: Store, job: JobRow, name: str, space: SearchSpace, device: Device | None
+    store: Store,
+    job: JobRow,
+    name: str,
+    space: SearchSpace,
+    device: Device | None,
+    progress: Progress = silent,
 ) -> SpaceKernelLatencies | None:
     """The kernel latencies that a job predicts with; None where the library lacks some.
 
@@ -101,6 +107,7 @@ def job_kernel_latencies(
         name: One of its devices.
         space: What the job may use there.
         device: The device; None in a replay.
+        progress: Told when the library knows some kernels, but too few to be used.
 
     Raises:
         KernelLibraryError: The library cannot be read.
@@ -112,7 +119,7 @@ def job_kernel_latencies(
         if source is not None:
             stored = store.jobs.checkpoint(source, checkpoint) or {"kernels": []}
         else:
-            stored = {"kernels": _known(job, name, space, device)}
+            stored = {"kernels": _known(job, name, space, device, progress)}
         store.jobs.save_checkpoint(job.id, checkpoint, stored)
     if not stored["kernels"]:
         return None
@@ -122,7 +129,9 @@ def job_kernel_latencies(
     return SpaceKernelLatencies(space, latencies)
 
 
-def _known(job: JobRow, name: str, space: SearchSpace, device: Device | None) -> list[Any]:
+def _known(
+    job: JobRow, name: str, space: SearchSpace, device: Device | None, progress: Progress
+) -> list[Any]:
     """(kernel as JSON, microseconds) of every kernel of the space, or nothing if one is missing."""
     if device is None or device.cache is None:
         return []
@@ -139,6 +148,13 @@ def _known(job: JobRow, name: str, space: SearchSpace, device: Device | None) ->
 
     timings = library.timings(identity, device_isa(capabilities))
     kernels = space_kernels(space)
-    if any(kernel not in timings for kernel in kernels):
+    missing = sum(kernel not in timings for kernel in kernels)
+    if missing:
+        progress(
+            f"kernels of {name} are not used, {missing} of {len(kernels)} have no latency; measure "
+            "them for the next job: netcarve kernels build",
+            0,
+            0,
+        )
         return []
     return [[describe(kernel), timings[kernel].latency_us] for kernel in kernels]

@@ -199,6 +199,7 @@ class DeviceStudy:
             self.device,
             self.space,
             session.verifier.devices.get(self.device),
+            session.progress,
         )
         return device_latency(
             session.store,

@@ -140,18 +140,18 @@ class RidgeLatencyPredictor(LatencyPredictor):
     def _design(self, pool: Configs, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         parts = self._parts(pool)[:, : len(self._root)]
         # Relative errors: a row is the composition of a latency, whitened by the prior.
-        rows = parts / parts.sum(axis=1, keepdims=True) @ self._root
+        rows = parts / _positive(parts.sum(axis=1))[:, None] @ self._root
         return d_optimal(rows, count, rng, ridge=0.05**2)
 
     def _fit(self, samples: Configs, latency: FloatArray) -> None:
         target = latency
         parts = self._parts(samples)
-        costs = parts[:, : len(self._root)].sum(axis=1)
+        costs = _positive(parts[:, : len(self._root)].sum(axis=1))
         self._unit = np.full(parts.shape[1], np.median(target / costs))
         if self._kernels:
-            self._unit[-1] = np.median(target / parts[:, -1])
+            self._unit[-1] = np.median(target / _positive(parts[:, -1]))
         parts *= self._unit
-        nominal = parts[:, -1] if self._kernels else parts.sum(axis=1)
+        nominal = _positive(parts[:, -1] if self._kernels else parts.sum(axis=1))
         # Gauss-Newton on the logarithm, so that half and double are equally wrong: log(y) is
         # linearised at the last fit's latencies, at first those of the nominal device.
         rows = _linearised(parts, nominal, target)
@@ -162,7 +162,7 @@ class RidgeLatencyPredictor(LatencyPredictor):
             far = np.abs(residual) / (_OUTLIER * scale)
             weights = np.where(far > 1, np.maximum(far, 1.0) ** -2.0, 1.0)
             fit = _solve(rows, weights, level, self._precision)
-            rows = _linearised(parts, np.maximum(parts @ fit.rates, 1e-9), target)
+            rows = _linearised(parts, _positive(parts @ fit.rates), target)
         self._rates, self._covariance = fit.rates, fit.covariance
         variance = float((weights * residual**2 / (1.0 + leverage)).sum())
         trusted = float(weights.sum())
@@ -228,6 +228,11 @@ class RidgeLatencyPredictor(LatencyPredictor):
             self._noise = float(settings["noise"])
             self._unit, self._rates = arrays["unit"], arrays["rates"]
             self._covariance = arrays["covariance"]
+
+
+def _positive(values: FloatArray) -> FloatArray:
+    """Values (n,) with a floor: a config may consist of operators that cost nothing."""
+    return np.maximum(values, max(1e-3 * float(values.max()), 1e-12))
 
 
 def _linearised(parts: FloatArray, latency: FloatArray, target: FloatArray) -> _Samples:

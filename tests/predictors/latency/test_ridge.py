@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from predictors import (
+    Configs,
+    ConfigSchema,
     InvalidTargetError,
     NotFittedError,
     RidgeLatencyPredictor,
     TooFewSamplesError,
     cost_features,
     scores,
+    spearman,
 )
 from predictors.features import totals
+from predictors.latency import Amount, Column
 from spaces.population import sample
 from tests.predictors.latency.on_space import OnSpace
 
@@ -155,3 +159,18 @@ def test_kernel_latencies_make_few_measurements_enough(space, device):
     assert np.mean([f["mape"] for f in helped]) < 0.6 * np.mean([f["mape"] for f in plain])
     assert np.mean([f["spearman"] for f in helped]) > np.mean([f["spearman"] for f in plain])
     assert np.mean([f["coverage90"] for f in helped]) > 0.75
+
+
+def test_a_config_without_any_cost_does():
+    """As in NAS-Bench-201, where every operator may be `none`."""
+    schema = ConfigSchema((Column("a", tuple(range(30)), "a"),), (Amount("macs", 1.0),))
+    codes = np.arange(30, dtype=np.int16)[:, None]
+    amounts = np.arange(30.0)[:, None] * (codes % 3 > 0)
+    configs = Configs(schema, codes, amounts)
+    predictor = RidgeLatencyPredictor(schema)
+    rows = predictor.choose(configs, 3, np.random.default_rng(0))
+    assert len(set(rows.tolist())) == 3
+    latency = 1.0 + 2.0 * amounts[:, 0]
+    mean, std = predictor.fit(configs, latency).predict(configs)
+    assert (np.isfinite(mean) & (mean > 0) & np.isfinite(std)).all()
+    assert spearman(mean, latency) > 0.95

@@ -47,7 +47,7 @@ _SPREAD = 0.3
 _LEAST_SHARE = 0.01
 # Left-out samples are no independent trials, since the rest is the same.
 _FOLDS, _TEMPER, _LEAST_LIKELIHOOD = 5, 0.5, -5.0
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 @LATENCY_PREDICTORS.register("adaptive")
@@ -203,7 +203,8 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
     def _features(self, configs: Configs, blocks: FeatureBlocks) -> Blocks:
         features = blocks(configs)
         if self._blocks is not None and self._functions is not None and self._factors is not None:
-            features[DEVICES] = self._factors(self._functions(self._blocks(configs)))
+            known = features if blocks is self._blocks else self._blocks(configs)
+            features[DEVICES] = self._factors(self._functions(known))
         return features
 
     def _kernel(self, name: str, features: Blocks) -> FloatArray:

@@ -120,15 +120,20 @@ class FeatureBlocks:
         """
         other = type(self).of(configs)
         means, scales, lengths = dict(self.mean), dict(self.scale), dict(self.length)
+        more = False
         for name, scale in other.scale.items():
             new = scale > 0.0
             if name in scales:
                 new &= scales[name] == 0.0
+            more |= bool(new.any())
+            if name in scales:
                 scales[name] = np.where(new, scale, scales[name])
                 means[name] = np.where(new, other.mean[name], means[name])
             else:
                 means[name], scales[name] = other.mean[name], scale
                 lengths[name] = other.length[name]
+        if not more:
+            return self
         order = [name for name in BLOCKS if name in means]
         return type(self)(
             np.where(self.floor > 0.0, self.floor, other.floor),
@@ -141,9 +146,12 @@ class FeatureBlocks:
         """Block -> features (n, f)."""
         found = {}
         for name, mean in self.mean.items():
-            values = (_RAW[name](configs, self.floor) - mean) * self.scale[name]
-            limit = np.inf if name in _UNSCALED else _FAR
-            found[name] = np.clip(values, -limit, limit) / self.length[name]
+            values = _RAW[name](configs, self.floor) - mean
+            values *= self.scale[name] / self.length[name]
+            if name not in _UNSCALED:
+                limit = _FAR / self.length[name]
+                np.clip(values, -limit, limit, out=values)
+            found[name] = values
         return found
 
     @property

@@ -33,7 +33,8 @@ def choice_counts(configs: Configs) -> FloatArray:
         places = np.array([names[f"{column.group}={value}"] for value in column.choices])
         codes = configs.codes[:, number]
         present = codes >= 0
-        np.add.at(counts, (rows[present], places[codes[present]]), 1.0)
+        # A row occurs once for each column, so plain addition counts it.
+        counts[rows[present], places[codes[present]]] += 1.0
     return counts
 
 
@@ -43,8 +44,9 @@ def one_hot_choices(configs: Configs) -> FloatArray:
     Returns:
         float64 (n, sum of the columns' choices); all zeros for an absent column.
     """
-    parts = [
-        (configs.codes[:, [number]] == np.arange(len(column.choices))).astype(np.float64)
-        for number, column in enumerate(configs.schema.columns)
-    ]
-    return np.concatenate(parts, axis=1)
+    sizes = np.array([len(column.choices) for column in configs.schema.columns])
+    starts = np.cumsum(sizes) - sizes
+    found = np.zeros((len(configs), int(sizes.sum())))
+    rows, columns = np.nonzero(configs.codes >= 0)
+    found[rows, starts[columns] + configs.codes[rows, columns]] = 1.0
+    return found

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.latency.blocks import Blocks, squared_distances
+from predictors.latency.blocks import Blocks
 from predictors.latency.configs import FloatArray
 from predictors.latency.evidence import JITTER, most_likely_weights
 
@@ -17,7 +17,7 @@ from predictors.latency.evidence import JITTER, most_likely_weights
 _MOST_ROWS, _WEIGHT_ROWS = 800, 400
 _START_WEIGHT, _START_NOISE = 0.2, 0.05
 _LINEAR = ("counts", "amounts", "choices")
-_BLOCK = 4096
+_BLOCK = 1024
 
 Single = NDArray[np.float32]
 
@@ -160,5 +160,13 @@ def _curved(
     other_amounts: NDArray[np.floating],
 ) -> list[Any]:
     """Quadratic and squared-exponential kernels (n, m)."""
-    quadratic = (choices @ other_choices.T + 0.5 * (amounts @ other_amounts.T)) ** 2
-    return [quadratic, np.exp(-0.5 * squared_distances(choices, other_choices))]
+    # One product serves both, in place: these matrices are most of the time of a prediction.
+    shared = choices @ other_choices.T
+    quadratic = amounts @ other_amounts.T
+    quadratic *= 0.5
+    quadratic += shared
+    quadratic *= quadratic
+    shared -= 0.5 * (choices**2).sum(axis=1)[:, None]
+    shared -= 0.5 * (other_choices**2).sum(axis=1)
+    np.minimum(shared, 0.0, out=shared)
+    return [quadratic, np.exp(shared, out=shared)]

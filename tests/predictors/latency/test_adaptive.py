@@ -191,12 +191,15 @@ def test_real_phones_are_ranked_after_learning_from_others():
     found = []
     phones = ("samsung_a50", "samsung_s7")
     predictor = AdaptiveLatencyPredictor(pool.configs.schema).learn(pool.without(phones))
-    rows = predictor.choose(pool.configs, 10, np.random.default_rng(0))
-    for phone in phones:
-        predictor.fit(pool.configs.take(rows), pool.latencies[phone][rows])
-        found.append(scores(test.latencies[phone], *predictor.predict(test.configs)))
+    # One design of ten samples says little about intervals: a design for each quarter of the pool.
+    for quarter in range(4):
+        some = pool.take(np.arange(quarter, 500, 4))
+        rows = predictor.choose(some.configs, 10, np.random.default_rng(0))
+        for phone in phones:
+            predictor.fit(some.configs.take(rows), some.latencies[phone][rows])
+            found.append(scores(test.latencies[phone], *predictor.predict(test.configs)))
     assert np.mean([s["spearman"] for s in found]) > 0.94
-    assert 0.5 < np.mean([s["coverage90"] for s in found]) < 0.99
+    assert 0.75 < np.mean([s["coverage90"] for s in found]) < 0.99
 
 
 def test_costs_count_by_how_well_they_predict_left_out_samples(space):

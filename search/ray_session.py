@@ -28,6 +28,11 @@ def set_ray_defaults() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Of Ray Train: a worker's end is noticed soon, and nothing runs beside the workers.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # Ray prints its own account of a dead worker on standard output, into a command's JSON.
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     }

@@ -83,7 +83,7 @@ class JobSession:
             # A replay asks no device, so it may happen on another host.
             names = () if replayed(self.job) else self.job.spec["devices"]
             devices = {name: self._device(name, stack) for name in names}
-            executor = stack.enter_context(Executor(self.settings.resources))
+            self.executor = stack.enter_context(Executor(self.settings.resources))
             self._stack = stack.pop_all()
         self.verifier = Verifier(
             job_id=self.job.id,
@@ -94,7 +94,7 @@ class JobSession:
             devices=devices,
             store=self.store,
             artifacts=self.artifacts,
-            executor=executor,
+            executor=self.executor,
             lock=self.lock,
             progress=self.progress,
             waiting=self.waiting,

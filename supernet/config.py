@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,14 @@ from supernet.data import Augmentation
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Precision(StrEnum):
+    """Arithmetic of the subnets in training: float32, or bfloat16 where torch's autocast deems it
+    safe. Weights, gradients, their optimiser and fake quantisation are float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 class SupernetConfig(BaseModel):
@@ -32,6 +41,8 @@ class SupernetConfig(BaseModel):
         scale: Largest random relative change of size.
         shift: Largest random shift, share of the image.
         shear: Largest random shear, tangent of the angle.
+        precision: Arithmetic of the subnets in training.
+        channels_last: Feature maps lie in memory pixel by pixel, not channel by channel.
         checkpoint_every: Steps between checkpoints.
     """
 
@@ -51,6 +62,8 @@ class SupernetConfig(BaseModel):
     scale: Share = 0.12
     shift: Share = 0.1
     shear: Share = 0.12
+    precision: Precision = Precision.FP32
+    channels_last: bool = False
     checkpoint_every: Positive = 50
 
     @property

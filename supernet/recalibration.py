@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 from supernet.data import resize
+from supernet.distributed import SingleWorld, World
 from supernet.supernet import Supernet
 
 RECALIBRATION_BATCH = 256
 
 
 @torch.no_grad()
-def recalibrate(supernet: Supernet, images: Tensor, batch_size: int = RECALIBRATION_BATCH) -> None:
+def recalibrate(
+    supernet: Supernet,
+    images: Tensor,
+    batch_size: int = RECALIBRATION_BATCH,
+    world: World | None = None,
+) -> None:
     """Estimate the active subnet's BatchNorm statistics by a cumulative average over batches.
 
     Weights stay as they are; earlier statistics do not matter (Yu and Huang 2019). Quantisers
@@ -22,16 +28,20 @@ def recalibrate(supernet: Supernet, images: Tensor, batch_size: int = RECALIBRAT
         supernet: With the config of interest activated; ends in evaluation mode.
         images: Training images [n, c, h, w], resized here to the active resolution.
         batch_size: Images a batch; a last batch of fewer is left out.
+        world: Whose workers share every batch, at least one image each; default: this process
+            alone, on the CPU.
     """
+    world = world or SingleWorld()
     norms = list(supernet.norms())
     for norm in norms:
         norm.start_recalibration()
     supernet.train()
     try:
         size = min(batch_size, len(images))
-        for start in range(0, len(images) - size + 1, size):
-            batch = resize(images[start : start + size], supernet.resolution)
-            supernet(batch)
+        with supernet.shared_batches(world):
+            for start in range(0, len(images) - size + 1, size):
+                batch = images[start : start + size][world.rows].to(world.device)
+                supernet(resize(batch, supernet.resolution))
     finally:
         for norm in norms:
             norm.stop_recalibration()

@@ -19,9 +19,15 @@ from spaces.config import Config
 from spaces.files import sha256_bytes
 from spaces.space import SearchSpace
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
-from supernet.config import SupernetConfig
+from supernet.config import Precision, SupernetConfig
 from supernet.data import DataSplits, ImageSet, augment, resize
-from supernet.errors import CheckpointError, ForeignCheckpointError, SupernetConfigError
+from supernet.distributed import SingleWorld, World
+from supernet.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    SupernetConfigError,
+    TrainingStoppedError,
+)
 from supernet.families import build_supernet
 from supernet.importance import reorder_channels
 from supernet.objective import cross_entropy, distillation
@@ -65,25 +71,40 @@ class Trainer:
     """A training run that knows its step and can be saved and restored at any of them.
 
     All randomness is a function of (seed, step), so a checkpoint needs no generator state and a
-    resumed run equals an uninterrupted one exactly (on as many threads).
+    resumed run equals an uninterrupted one exactly (on as many threads). The workers of a world
+    draw the same configs, share every batch and have the same weights after every step, those of
+    one worker with the whole batch up to rounding.
 
     Args:
         space: The search space.
         config: Training options.
         data: Only its training split is read.
+        world: The workers; default: this process alone, on the CPU.
 
     Raises:
-        SupernetConfigError: A batch is larger than the training split, or the data's classes or
-            channels are not the space's.
+        SupernetConfigError: A batch is larger than the training split or smaller than the number of
+            workers, or the data's classes or channels are not the space's.
     """
 
-    def __init__(self, space: SearchSpace, config: SupernetConfig, data: DataSplits) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: SupernetConfig,
+        data: DataSplits,
+        world: World | None = None,
+    ) -> None:
         check_training(space, config, data)
+        self.world = world or SingleWorld()
+        if config.batch_size < self.world.size:
+            raise SupernetConfigError(
+                f"batch_size {config.batch_size} is smaller than the number of workers, "
+                f"{self.world.size}; every worker needs an image"
+            )
         self.space, self.config, self.train = space, config, data.train
         self.sampler: ConfigSampler = SandwichSampler(space, config.random_configs, config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.supernet = build_supernet(space)
+            self.supernet = build_supernet(space).to(self.world.device)
         self.steps_per_epoch = len(data.train) // config.batch_size
         self.warmup_steps = config.warmup_epochs * self.steps_per_epoch
         self.total_steps = self.warmup_steps + config.epochs * self.steps_per_epoch
@@ -100,32 +121,45 @@ class Trainer:
         self.supernet.train()
         self._set_learning_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(self._batch(), self._draws())
+        with self.supernet.shared_batches(self.world):
+            loss = self._backward(self._batch(), self._draws())
+        self.world.mean_gradients(self.supernet.parameters())
         self.optimizer.step()
         self.step += 1
-        return loss
+        return float(self.world.sum(loss)) / self.world.size
 
     def _draws(self) -> list[Draw]:
         draws = self.sampler.sample(self.step)
         return draws if self.sandwich_started else draws[:1]
 
-    def _backward(self, batch: tuple[Tensor, Tensor], draws: list[Draw]) -> float:
+    def _backward(self, batch: tuple[Tensor, Tensor], draws: list[Draw]) -> Tensor:
         images, labels = batch
+        share = self.world.share(self.config.batch_size)
         teacher: Tensor | None = None
-        first = 0.0
+        first = torch.zeros(())
         for draw in draws:
             self.supernet.activate(draw.config)
-            logits = self.supernet(resize(images, self.supernet.resolution))
+            logits = self._forward(resize(images, self.supernet.resolution))
             if draw.role is Role.MAX or teacher is None:
-                loss = cross_entropy(logits, labels, self.config.label_smoothing)
-                teacher, first = logits.detach(), float(loss.detach())
+                loss = share * cross_entropy(logits, labels, self.config.label_smoothing)
+                teacher, first = logits.detach(), loss.detach()
             else:
-                loss = distillation(logits, teacher)
+                loss = share * distillation(logits, teacher)
             torch.autograd.backward(loss)
         return first
 
+    def _forward(self, images: Tensor) -> Tensor:
+        """float32 logits [n, classes] of the active subnet."""
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        is_half = self.config.precision is Precision.BF16
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=is_half):
+            logits: Tensor = self.supernet(images)
+        return logits.float()
+
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Images [batch, c, r, r] at the largest resolution of the space, and labels [batch]."""
+        """This worker's images [n, c, r, r] of the batch, at the largest resolution of the space,
+        and labels [n]."""
         config = self.config
         epoch, place = divmod(self.step, self.steps_per_epoch)
         order = np.random.default_rng((config.seed, _ORDER_STREAM, epoch)).permutation(
@@ -135,14 +169,19 @@ class Trainer:
         rng = np.random.default_rng((config.seed, _AUGMENTATION_STREAM, self.step))
         largest = int(self.space.max_config()["resolution"])
         images = resize(self.train.images[chosen], largest)
-        return augment(images, config.augmentation, rng), self.train.labels[chosen]
+        images = augment(images, config.augmentation, rng)[self.world.rows]
+        labels = self.train.labels[chosen][self.world.rows]
+        return images.to(self.world.device), labels.to(self.world.device)
 
     # -- phases ---------------------------------------------------------------------------------
 
     def start_sandwich(self) -> None:
-        """Order channels by importance, calibrate the quantisers, restart the optimiser."""
+        """Order channels by importance, calibrate the quantisers, restart the optimiser.
+
+        Every worker does it all with the same images, so that all have the same quantisers.
+        """
         reorder_channels(self.supernet)
-        images = self.train.images[:_CALIBRATION_IMAGES]
+        images = self.train.images[:_CALIBRATION_IMAGES].to(self.world.device)
 
         def batches() -> Iterator[tuple[Config, Tensor]]:
             for draw in self._calibration_draws():
@@ -261,12 +300,14 @@ def train_supernet(
     data: DataSplits,
     folder: str | Path,
     progress: Progress | None = None,
+    world: World | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Supernet:
     """Train a supernet, or go on from the newest checkpoint in `folder`.
 
     May be killed at any time: the same call then loses at most `config.checkpoint_every` steps
     and ends in the same weights. A newest checkpoint that is damaged or unusable is passed over
-    with a warning.
+    with a warning. Every worker of a world makes this call; rank 0 writes, all read.
 
     Args:
         space: The search space.
@@ -274,20 +315,26 @@ def train_supernet(
         data: Only its training split is read.
         folder: Holds the checkpoints; another run's checkpoints are refused.
         progress: Called with (phase, steps done, steps in the phase) after every step.
+        world: The workers; default: this process alone, on the CPU.
+        stop: Asked after every step; true on one worker ends the training of all.
 
     Returns:
-        The trained supernet in evaluation mode, its largest config active and recalibrated; the
-        same is stored in `folder` for `load_supernet`.
+        The trained supernet on the CPU, in evaluation mode, its largest config active and
+        recalibrated; the same is stored in `folder` for `load_supernet`.
 
     Raises:
-        CheckpointError: No checkpoint in the folder can be used, or they belong to another run.
-        SupernetConfigError: The options do not fit the data.
+        CheckpointError: No checkpoint in the folder can be used, they belong to another run, or the
+            workers do not find the same one.
+        SupernetConfigError: The options do not fit the data or the workers.
+        TrainingStoppedError: `stop` said so; a checkpoint of the last step is in the folder.
     """
     report: Progress = progress or (lambda phase, done, total: None)
-    trainer = Trainer(space, config, data)
+    trainer = Trainer(space, config, data, world)
+    world = trainer.world
     _, problems = load_latest(folder, trainer.restore)
     for problem in problems:
         _log.warning("%s; going on from an earlier checkpoint", problem)
+    _check_same_step(trainer, folder)
     sandwich_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
         trainer.train_step()
@@ -295,14 +342,35 @@ def train_supernet(
             report("warm-up", trainer.step, trainer.warmup_steps)
         else:
             report("sandwich", trainer.step - trainer.warmup_steps, sandwich_steps)
-        if trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps:
+        is_asked = torch.tensor(stop is not None and stop(), dtype=torch.float32)
+        is_stopped = bool(world.sum(is_asked.to(world.device)) > 0)
+        is_due = trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps
+        if world.rank == 0 and (is_due or is_stopped):
             save_checkpoint(folder, trainer.checkpoint())
+        if is_stopped and trainer.step < trainer.total_steps:
+            raise TrainingStoppedError(
+                f"the training was stopped after step {trainer.step} of {trainer.total_steps}; "
+                f"it goes on from its checkpoint in {folder}"
+            )
     supernet = trainer.supernet
     supernet.activate(space.max_config())
     # Training keeps no statistics: saved before this, the supernet would have none.
-    recalibrate(supernet, data.train.images)
-    save_supernet(supernet, folder)
+    recalibrate(supernet, data.train.images, world=world)
+    supernet.cpu()
+    if world.rank == 0:
+        save_supernet(supernet, folder)
+    world.barrier()
     return supernet
+
+
+def _check_same_step(trainer: Trainer, folder: str | Path) -> None:
+    world = trainer.world
+    total = world.sum(torch.tensor(trainer.step, dtype=torch.float64, device=world.device))
+    if int(total) != trainer.step * world.size:
+        raise CheckpointError(
+            f"worker {world.rank} finds step {trainer.step} in {folder} and another worker finds "
+            "another; the folder must lie where all of them see it"
+        )
 
 
 def _schedule(step: int, total: int, floor: float) -> float:

@@ -35,7 +35,7 @@ GROUP = WorkerGroup(workers=2, threads=1, device="cpu", retries=1)
 @pytest.fixture(scope="module")
 def small_space() -> SearchSpace:
     choices = {
-        "resolution": [12],
+        "resolution": [20],
         "stage*.depth": [1],
         "stage*.expansion": [2],
         "stage*.kernel": [3],

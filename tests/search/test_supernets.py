@@ -32,8 +32,9 @@ def places(tmp_path, runtime_dir):
 
 
 def test_an_interrupted_training_leaves_a_checkpoint_and_goes_on(places, tiny_job):
-    supernet = tiny_job["supernet"] | {"batch_size": 128, "checkpoint_every": 1000}
-    settings = parse_job(tiny_job | {"supernet": supernet})
+    supernet = tiny_job["supernet"] | {"batch_size": 30, "checkpoint_every": 1000}
+    data = tiny_job["data"] | {"selection_share": 0.45, "report_share": 0.45}
+    settings = parse_job(tiny_job | {"supernet": supernet, "data": data})
     spec = _resolve(settings, places.store)
     job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
     reports = Reports()

@@ -29,9 +29,10 @@ def recalibrate(
         images: Training images [n, c, h, w], resized here to the active resolution.
         batch_size: Images a batch; a last batch of fewer is left out.
         world: Whose workers share every batch, at least one image each; default: this process
-            alone, on the CPU.
+            alone.
     """
-    world = world or SingleWorld()
+    device = next(supernet.parameters()).device
+    world = world or SingleWorld(device)
     norms = list(supernet.norms())
     for norm in norms:
         norm.start_recalibration()
@@ -40,7 +41,7 @@ def recalibrate(
         size = min(batch_size, len(images))
         with supernet.shared_batches(world):
             for start in range(0, len(images) - size + 1, size):
-                batch = images[start : start + size][world.rows].to(world.device)
+                batch = images[start : start + size][world.rows].to(device)
                 supernet(resize(batch, supernet.resolution))
     finally:
         for norm in norms:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from supernet.objective import cross_entropy, distillation
+from supernet.objectives import cross_entropy, distillation
 
 
 def test_distillation_is_kl_from_the_teacher_and_spares_it():

@@ -184,7 +184,7 @@ def _work(task: Mapping[str, Any]) -> None:
     monitor = task["monitor"]
     failure, _ = ray.get(monitor.outcome.remote())
     if failure is not None:
-        # Ray Train tries again after every error; this one would come again.
+        # Started anew only because others were waiting for the worker that failed.
         return
     torch.set_num_threads(task["threads"])
     world = TorchWorld(get_device() if task["device"] == "cuda" else "cpu")
@@ -203,4 +203,5 @@ def _work(task: Mapping[str, Any]) -> None:
         ray.get(monitor.stopped.remote(str(stopped)))
     except (NetcarveError, OSError) as error:
         ray.get(monitor.failed.remote(f"{type(error).__name__}: {error}"))
-        raise
+        # Not raised, or Ray Train would try again. Workers that wait for this one hear of its end.
+        torch.distributed.destroy_process_group()

@@ -24,7 +24,8 @@ class ExecutionConfig(BaseModel):
     """Where tasks run.
 
     Attributes:
-        address: None starts Ray on this host; `auto` or `ray://HOST:PORT` joins a cluster.
+        address: None starts Ray on this host, reachable from it alone; `auto` or
+            `ray://HOST:PORT` joins a cluster.
         num_cpus: Tasks of one CPU that run at once on this host; None takes every CPU that this
             process may use.
         object_store_mb: Ray's shared memory in MiB; results are small, so it is too.
@@ -88,7 +89,7 @@ class Executor:
         Raises:
             ExecutionError: Ray does not start, or the cluster cannot be reached.
         """
-        set_ray_defaults()
+        set_ray_defaults(self._config.address)
         import ray
 
         if ray.is_initialized():

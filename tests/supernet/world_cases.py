@@ -32,6 +32,7 @@ from supernet import (
 )
 from supernet.elastic import ElasticBatchNorm2d
 from supernet.recalibration import recalibrate
+from supernet.updates import AccumulateConfig
 
 STEPS = 20
 BATCH = 33  # two workers have 17 and 16 of them
@@ -65,8 +66,10 @@ CONFIG = SupernetConfig(
     epochs=1,
     batch_size=BATCH,
     random_configs=1,
-    learning_rate=0.05,
     checkpoint_every=3,
+)
+SGD = CONFIG.model_copy(
+    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.02}
 )
 STOPPED_AFTER = 4  # between two checkpoints
 
@@ -162,12 +165,8 @@ def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
     """A CNN supernet after SGD steps of the sandwich, its BatchNorm recalibrated; the configs that
     it was, as bytes; the losses."""
     del folder
-    trainer = Trainer(SPACE, CONFIG, DATA, world)
-    trainer.total_steps, trainer.warmup_steps = STEPS, 0
-    trainer.start_sandwich()
-    trainer.optimizer = torch.optim.SGD(
-        [{"params": g["params"], "role": g["role"]} for g in trainer.optimizer.param_groups]
-    )
+    trainer = Trainer(SPACE, SGD, DATA, world)
+    trainer.step = trainer.warmup_steps
     keys: list[str] = []
     activate = trainer.supernet.activate
 

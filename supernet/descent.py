@@ -115,7 +115,7 @@ class Descent:
         images = resize(images, self.supernet.resolution)
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        is_half = self.config.precision is Precision.BF16
+        is_half = self.config.precision == Precision.BF16
         autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=is_half)
         with self.supernet.shared_batches(self.world), autocast:
             logits: Tensor = self.supernet(images)

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,13 +29,13 @@ from supernet.updates import AccumulateConfig
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
-DATA = DataConfig(name="digits", selection_share=0.4, report_share=0.4)
 CONFIG = SupernetConfig(
     warmup_epochs=1,
     epochs=4,
     batch_size=32,
     random_configs=1,
-    learning_rate=0.02,
+    warmup_learning_rate=0.002,
+    learning_rate=0.002,
     update=AccumulateConfig(optimizer="sgd"),
     checkpoint_every=4,
 )
@@ -55,6 +56,18 @@ def small_space() -> SearchSpace:
         "schemes": ("fp32",),
     }
     return SearchSpace("small", MobileNetV3(MobileNetV3Settings.model_validate(settings)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Ten patterns and noise, 352 images for training."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(440) % 10
+    noise = chance.random((440, 8, 8), np.float32)
+    path = tmp_path_factory.mktemp("data") / "patterns.npz"
+    images = (chance.random((10, 8, 8), np.float32)[labels] + noise) / 2
+    np.savez(path, images=images, labels=labels)
+    return DataConfig(name="npz", path=path, selection_share=0.1, report_share=0.1)
 
 
 def no() -> bool:
@@ -85,7 +98,11 @@ def training_workers() -> list[int]:
 
 
 def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
-    executor: Executor, small_space: SearchSpace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    executor: Executor,
+    small_space: SearchSpace,
+    data: DataConfig,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Two workers, stopped early, then one of them killed: the weights of one process at peace."""
     folder, reports, killed = tmp_path / "workers", [], []
@@ -95,7 +112,7 @@ def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
 
     with pytest.raises(TrainingStoppedError, match="after step"):
         train_on_workers(
-            executor, small_space, CONFIG, DATA, folder, GROUP, report, lambda: bool(reports)
+            executor, small_space, CONFIG, data, folder, GROUP, report, lambda: bool(reports)
         )
     (stopped,) = load_latest(folder)[:1]
     assert 0 < stopped.step < 40
@@ -109,11 +126,11 @@ def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
             os.kill(workers[1], signal.SIGKILL)
             killed.append(latest)
 
-    train_on_workers(executor, small_space, CONFIG, DATA, folder, GROUP, kill_one, no)
+    train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
     assert killed
     assert reports[-1][1] == reports[-1][2]
     found = load_supernet(folder).state_dict()
-    alone = train_supernet(small_space, CONFIG, load_data(DATA), tmp_path / "alone").state_dict()
+    alone = train_supernet(small_space, CONFIG, load_data(data), tmp_path / "alone").state_dict()
     assert alone.keys() == found.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
@@ -121,14 +138,14 @@ def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
 
 
 def test_an_error_that_would_come_again_is_told_and_not_tried_again(
-    executor, small_space, tmp_path
+    executor, small_space, data, tmp_path
 ):
     config = CONFIG.model_copy(update={"batch_size": 5000})
     with pytest.raises(ExecutionError, match=r"SupernetConfigError: batch_size 5000 exceeds"):
-        train_on_workers(executor, small_space, config, DATA, tmp_path, GROUP, silent, no)
+        train_on_workers(executor, small_space, config, data, tmp_path, GROUP, silent, no)
 
 
-def test_more_than_ray_has_is_refused_at_once(executor, small_space, tmp_path):
+def test_more_than_ray_has_is_refused_at_once(executor, small_space, data, tmp_path):
     for group, missing in (
         (WorkerGroup(2, 2, "cpu", 0), "2 CPU each, Ray has 2 CPU"),
         (WorkerGroup(1, 1, "cuda", 0), "1 GPU each, Ray has 0 GPU"),
@@ -136,4 +153,4 @@ def test_more_than_ray_has_is_refused_at_once(executor, small_space, tmp_path):
         if missing.endswith("GPU") and torch.cuda.is_available():
             continue
         with pytest.raises(ExecutionError, match=missing):
-            train_on_workers(executor, small_space, CONFIG, DATA, tmp_path, group, silent, no)
+            train_on_workers(executor, small_space, CONFIG, data, tmp_path, group, silent, no)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -107,17 +108,25 @@ def test_ray_stays_in_the_runtime_folder_and_reports_nothing_home(
     assert Path(ordered[0].value["log"]).is_relative_to(runtime_dir)
 
 
+def open_sockets(pids: set[int]) -> set[str]:
+    """The sockets of processes, as `socket:[INODE]`."""
+    found = set()
+    for pid in pids:
+        try:
+            links = list(Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            continue
+        for link in links:
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
 def test_nothing_of_ray_listens_to_other_hosts(executor: Executor) -> None:
     import ray
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
-    own = descendants(os.getpid())
-    sockets = {
-        link.readlink().name
-        for pid in own
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-        if str(link.readlink()).startswith("socket:")
-    }
+    sockets = open_sockets(descendants(os.getpid()))
     listening = [
         line.split()[1]
         for table in ("tcp", "tcp6")

@@ -69,7 +69,7 @@ CONFIG = SupernetConfig(
     checkpoint_every=3,
 )
 SGD = CONFIG.model_copy(
-    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.02}
+    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.002}
 )
 STOPPED_AFTER = 4  # between two checkpoints
 
@@ -166,6 +166,7 @@ def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
     it was, as bytes; the losses."""
     del folder
     trainer = Trainer(SPACE, SGD, DATA, world)
+    trainer.start_sandwich()
     trainer.step = trainer.warmup_steps
     keys: list[str] = []
     activate = trainer.supernet.activate

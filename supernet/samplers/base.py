@@ -47,11 +47,11 @@ class ConfigSampler(ABC):
         space: Where to draw.
         count: Random configs a step.
         seed: Decides everything together with the step.
-        config: Its settings; default: `Config` as it is.
+        config: Its settings; default: those of `settings_type`.
         horizon: When the phase of sampled configs runs.
     """
 
-    Config: ClassVar[type[SamplerConfig]]
+    settings_type: ClassVar[type[SamplerConfig]]
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ConfigSampler(ABC):
         horizon: Horizon | None = None,
     ) -> None:
         self.space, self.count, self.seed = space, count, seed
-        self.config = self.Config.model_validate({}) if config is None else config
+        self.config = self.settings_type.model_validate({}) if config is None else config
         self.horizon = horizon or Horizon()
         options = self.config.bits
         self.bits = BIT_SAMPLERS.get(options.name)(space, seed, options, self.horizon)

@@ -35,7 +35,7 @@ class BitSampler(ABC):
         horizon: When the phase of sampled configs runs.
     """
 
-    Config: ClassVar[type[BitsConfig]]
+    settings_type: ClassVar[type[BitsConfig]]
 
     def __init__(self, space: SearchSpace, seed: int, config: BitsConfig, horizon: Horizon) -> None:
         self.space, self.seed, self.config, self.horizon = space, seed, config, horizon
@@ -94,7 +94,7 @@ class UniformBitsConfig(BitsConfig):
 class UniformBits(BitSampler):
     """Every layer's bits uniform over its choices, as the config sampler drew them."""
 
-    Config = UniformBitsConfig
+    settings_type = UniformBitsConfig
 
     def draw(self, step: int, rows: Population) -> Population:
         del step

@@ -42,7 +42,7 @@ class HessianBitsConfig(BitsConfig):
 class HessianBits(BitSampler):
     """The random configs of a step have bits by layer, or the same bits in all layers."""
 
-    Config = HessianBitsConfig
+    settings_type = HessianBitsConfig
     config: HessianBitsConfig
 
     def __init__(self, space: SearchSpace, seed: int, config: BitsConfig, horizon: Horizon) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -46,6 +48,49 @@ def tiny_space() -> SearchSpace:
         }
     )
     return SearchSpace("tiny", MobileNetV3(settings))
+
+
+def small_mobilenet(schemes: tuple[str, ...], elastic: bool = True) -> SearchSpace:
+    """A space in which a step takes a few milliseconds."""
+    settings = MobileNetV3Settings.model_validate(
+        {
+            "input_channels": 1,
+            "classes": 10,
+            "resolution": (8,),
+            "stem": (16,),
+            "stages": (
+                {
+                    "width": (16, 24, 32) if elastic else (16,),
+                    "depth": (1, 2) if elastic else (1,),
+                    "expansion": (2, 3, 4) if elastic else (4,),
+                    "kernel": (3,),
+                    "squeeze_excite": (0,),
+                    "activation": "relu",
+                },
+            ),
+            "head": (32, 48, 64) if elastic else (64,),
+            "schemes": schemes,
+        }
+    )
+    return SearchSpace("small", MobileNetV3(settings))
+
+
+@pytest.fixture(scope="session")
+def small_space() -> SearchSpace:
+    """Elastic architecture, every layer in float32 or 2, 4 or 8 bits."""
+    return small_mobilenet(("fp32", "w2a8", "w4a8", "w8a8"))
+
+
+@pytest.fixture(scope="session")
+def small_float_space() -> SearchSpace:
+    """Elastic architecture in float32."""
+    return small_mobilenet(("fp32",))
+
+
+@pytest.fixture(scope="session")
+def small_bits_space() -> SearchSpace:
+    """One architecture, every layer of 2, 3, 4 or 8 bits."""
+    return small_mobilenet(("w2a8", "w3a8", "w4a8", "w8a8"), elastic=False)
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +146,37 @@ def trained(
     while trainer.step < trainer.total_steps:
         trainer.train_step()
     return trainer.supernet
+
+
+WARMUP_EPOCHS, TUNING_EPOCHS = 3, 4
+
+
+@pytest.fixture(scope="session")
+def plainly_trained(small_float_space: SearchSpace, digits: DataSplits) -> Supernet:
+    """Only its largest network was trained, for all the epochs that `fine_tune` takes."""
+    config = SupernetConfig(warmup_epochs=WARMUP_EPOCHS + TUNING_EPOCHS, epochs=1)
+    trainer = Trainer(small_float_space, config, digits)
+    while trainer.step < trainer.warmup_steps:
+        trainer.train_step()
+    return trainer.supernet
+
+
+@pytest.fixture(scope="session")
+def fine_tune(small_float_space: SearchSpace, digits: DataSplits) -> Callable[..., Supernet]:
+    """Options -> a supernet trained with them, after the warm-up that all share."""
+    begun = SupernetConfig(warmup_epochs=WARMUP_EPOCHS, epochs=TUNING_EPOCHS)
+    first = Trainer(small_float_space, begun, digits)
+    while first.step < first.warmup_steps:
+        first.train_step()
+    warm = {name: tensor.clone() for name, tensor in first.supernet.state_dict().items()}
+
+    def train(**options: object) -> Supernet:
+        config = SupernetConfig.model_validate({**begun.model_dump(), **options})
+        trainer = Trainer(small_float_space, config, digits)
+        trainer.supernet.load_state_dict(warm)
+        trainer.step = trainer.warmup_steps
+        while trainer.step < trainer.total_steps:
+            trainer.train_step()
+        return trainer.supernet
+
+    return train

@@ -25,7 +25,7 @@ def build(space, name, bits="uniform", seed=3):
     settings = {"name": name, "bits": bits, **SETTINGS.get(name, {})}
     config = SupernetConfig.model_validate({"sampler": settings}).sampler
     sampler = SAMPLERS.get(name)(space, 3, seed, config, HORIZON)
-    if sampler.needs_traces(0):
+    if sampler.trace_probes(0):
         sampler.set_traces(0, {f"block{j}.conv": float(j) for j in range(4)})
     return sampler
 
@@ -72,7 +72,7 @@ def test_state_is_json_that_another_sampler_refuses(space, name, bits):
     again = SAMPLERS.get(name)(space, 3, 3, sampler.config, HORIZON)
     again.load_state(state)
     assert again.state() == sampler.state()
-    assert not again.needs_traces(0)
+    assert not again.trace_probes(0)
     with pytest.raises(CheckpointError):
         build(space, name, bits, seed=4).load_state(state)
 

@@ -46,7 +46,7 @@ def test_traces_are_asked_for_at_once_and_then_rarely(plain):
     sampler = SandwichSampler(plain(), 1, 0, config, HORIZON)
     asked = []
     for step in range(10, 110):
-        if sampler.needs_traces(step):
+        if sampler.trace_probes(step):
             sampler.set_traces(step, TRACES)
             asked.append(step)
     assert asked == [10, 60]

@@ -38,8 +38,8 @@ class ConfigSampler(ABC):
 
     In every step the trainer calls `trace_probes` (and `set_traces` where it asks for some),
     `sample`, then `to_score` and `observe` with the losses of the configs that it named; in every
-    process of a distributed training alike. `sample` depends on the seed, the step and what was observed
-    alone, so it is the same on every worker and after a resume. The first draw is the teacher of
+    process of a distributed training alike. `sample` depends on the seed, the step and what was
+    observed alone, so it is the same on every worker and after a resume. The first draw teaches
     the others. All configs of a step have one resolution (Cai et al. 2020), so that the teacher
     sees what its pupils see.
 

@@ -30,8 +30,8 @@ class PluginConfig(BaseModel):
 def read_options(registry: Registry[Any]) -> Callable[[Any], Any]:
     """A pydantic `BeforeValidator` for the options of a plug-in in `registry`.
 
-    Every registered class has an attribute `Config`, its `PluginConfig`. The validator takes a
-    name, or a mapping with the key `name` and the settings of the named class, and gives those
+    Every registered class has an attribute `settings_type`, its `PluginConfig`. The validator takes
+    a name, or a mapping with the key `name` and the settings of the named class, and gives those
     settings validated. Unknown names and keys become errors that list the known ones.
     """
 
@@ -44,7 +44,7 @@ def read_options(registry: Registry[Any]) -> Callable[[Any], Any]:
             known = ", ".join(registry.names())
             raise ValueError(f"a {registry.kind} needs a name; known: {known}")
         try:
-            model = registry.get(name).Config
+            model = registry.get(name).settings_type
         except UnknownNameError as error:
             raise ValueError(str(error)) from None
         try:

@@ -35,7 +35,7 @@ class Regularizer(ABC):
         config: Its settings.
     """
 
-    Config: ClassVar[type[RegularizerConfig]]
+    settings_type: ClassVar[type[RegularizerConfig]]
 
     def __init__(self, config: RegularizerConfig) -> None:
         self.config = config
@@ -84,7 +84,7 @@ class WeightDistribution(Regularizer):
     """Pulls weights towards a symmetric, uniform distribution, which quantises best at few bits
     (EQ-Net, Xu et al. 2023): the mean over the layers of the weighted squares."""
 
-    Config = WeightDistributionConfig
+    settings_type = WeightDistributionConfig
     config: WeightDistributionConfig
 
     def loss(self, supernet: Supernet) -> Tensor:

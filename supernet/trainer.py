@@ -43,7 +43,6 @@ Progress = Callable[[str, int, int], None]
 _CALIBRATION_IMAGES = 256
 _CALIBRATION_CONFIGS = 4
 _CALIBRATION_STREAM = 3
-_HESSIAN_PROBES = 50
 _WARMUP_FLOOR = 0.05
 
 _log = logging.getLogger(__name__)
@@ -127,8 +126,8 @@ class Trainer:
         """Do the next step; returns the loss of its first config."""
         if self.step >= self.warmup_steps and not self.sandwich_started:
             self.start_sandwich()
-        if self.sandwich_started and self.sampler.needs_traces(self.step):
-            self._tell_traces()
+        if self.sandwich_started:
+            self._tell_traces(self.sampler.trace_probes(self.step))
         self.supernet.train()
         images, labels = self.batches.batch(self.step)
         if self.sandwich_started:
@@ -148,11 +147,13 @@ class Trainer:
         if losses:
             self.sampler.observe(self.step, losses)
 
-    def _tell_traces(self) -> None:
+    def _tell_traces(self, probes: int) -> None:
+        """Tell the sampler how sharply the loss bends in each layer, where it wants to know."""
+        if not probes:
+            return
         images, labels = self.batches.first(_CALIBRATION_IMAGES)
-        traces = layer_eigenvalues(
-            self.supernet, images, labels, _HESSIAN_PROBES, self.config.seed + self.step
-        )
+        seed = self.config.seed + self.step
+        traces = layer_eigenvalues(self.supernet, images, labels, probes, seed)
         self.sampler.set_traces(self.step, traces)
 
     # -- phases ---------------------------------------------------------------------------------

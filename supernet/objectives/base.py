@@ -55,7 +55,7 @@ class Objective(ABC):
         smoothing: Label smoothing of cross-entropies with the labels.
     """
 
-    Config: ClassVar[type[ObjectiveConfig]]
+    settings_type: ClassVar[type[ObjectiveConfig]]
 
     def __init__(self, config: ObjectiveConfig, smoothing: float = 0.0) -> None:
         self.config, self.smoothing = config, smoothing

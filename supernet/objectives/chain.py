@@ -35,7 +35,7 @@ class ChainObjective(Objective):
     such rule).
     """
 
-    Config = ChainConfig
+    settings_type = ChainConfig
     config: ChainConfig
 
     @classmethod

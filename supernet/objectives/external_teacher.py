@@ -33,7 +33,7 @@ class ExternalTeacherConfig(ObjectiveConfig):
 class ExternalTeacherObjective(Objective):
     """Cross-entropy with the softmax of the teacher's logits."""
 
-    Config = ExternalTeacherConfig
+    settings_type = ExternalTeacherConfig
     config: ExternalTeacherConfig
 
     @classmethod

@@ -31,7 +31,7 @@ class InPlaceConfig(ObjectiveConfig):
 class InPlaceObjective(Objective):
     """Cross-entropy of the teacher, divergence from it for its pupils."""
 
-    Config = InPlaceConfig
+    settings_type = InPlaceConfig
     config: InPlaceConfig
 
     @classmethod

@@ -36,7 +36,7 @@ class InstaTuneObjective(Objective):
     While the external teacher distils, it distils into all configs and the largest into none.
     """
 
-    Config = InstaTuneConfig
+    settings_type = InstaTuneConfig
     config: InstaTuneConfig
 
     @classmethod

@@ -20,7 +20,7 @@ class TaskConfig(ObjectiveConfig):
 class TaskObjective(Objective):
     """Cross-entropy with the labels."""
 
-    Config = TaskConfig
+    settings_type = TaskConfig
 
     def loss(self, draw: Draw, logits: Tensor, labels: Tensor, context: StepContext) -> Tensor:
         del draw, context

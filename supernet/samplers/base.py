@@ -36,10 +36,10 @@ class SamplerConfig(PluginConfig):
 class ConfigSampler(ABC):
     """Draws the configs of a step: their architectures itself, their bits by its bit sampler.
 
-    In every step the trainer calls `needs_traces` (and `set_traces` where it does), `sample`, then
-    `to_score` and `observe` with the losses of the configs that it named; in every process of a
-    distributed training alike. `sample` depends on the seed, the step and what was observed
-    alone, so it is the same on every worker and after a resume. The first draw is the teacher of
+    In every step the trainer calls `trace_probes` (and `set_traces` where it asks for some),
+    `sample`, then `to_score` and `observe` with the losses of the configs that it named; in every
+    process of a distributed training alike. `sample` depends on the seed, the step and what was
+    observed alone, so it is the same on every worker and after a resume. The first draw teaches
     the others. All configs of a step have one resolution (Cai et al. 2020), so that the teacher
     sees what its pupils see.
 
@@ -47,11 +47,11 @@ class ConfigSampler(ABC):
         space: Where to draw.
         count: Random configs a step.
         seed: Decides everything together with the step.
-        config: Its settings; default: `Config` as it is.
+        config: Its settings; default: those of `settings_type`.
         horizon: When the phase of sampled configs runs.
     """
 
-    Config: ClassVar[type[SamplerConfig]]
+    settings_type: ClassVar[type[SamplerConfig]]
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ConfigSampler(ABC):
         horizon: Horizon | None = None,
     ) -> None:
         self.space, self.count, self.seed = space, count, seed
-        self.config = self.Config.model_validate({}) if config is None else config
+        self.config = self.settings_type.model_validate({}) if config is None else config
         self.horizon = horizon or Horizon()
         options = self.config.bits
         self.bits = BIT_SAMPLERS.get(options.name)(space, seed, options, self.horizon)
@@ -99,9 +99,9 @@ class ConfigSampler(ABC):
 
     # -- what the trainer tells -----------------------------------------------------------------
 
-    def needs_traces(self, step: int) -> bool:
-        """Whether `set_traces` must be called before `sample(step)`."""
-        return self.bits.needs_traces(step)
+    def trace_probes(self, step: int) -> int:
+        """With how many probes traces must be estimated and told before `sample(step)`."""
+        return self.bits.trace_probes(step)
 
     def set_traces(self, step: int, traces: Mapping[str, float]) -> None:
         """Take the mean Hessian eigenvalue of every layer (site -> value), estimated at `step`."""

@@ -35,7 +35,7 @@ class BitSampler(ABC):
         horizon: When the phase of sampled configs runs.
     """
 
-    Config: ClassVar[type[BitsConfig]]
+    settings_type: ClassVar[type[BitsConfig]]
 
     def __init__(self, space: SearchSpace, seed: int, config: BitsConfig, horizon: Horizon) -> None:
         self.space, self.seed, self.config, self.horizon = space, seed, config, horizon
@@ -58,10 +58,10 @@ class BitSampler(ABC):
     def draw(self, step: int, rows: Population) -> Population:
         """The random configs `rows` (n, d) with the bits of step `step`."""
 
-    def needs_traces(self, step: int) -> bool:
-        """Whether `set_traces` must be called before step `step` is drawn."""
+    def trace_probes(self, step: int) -> int:
+        """With how many probes traces must be estimated and told before step `step` is drawn."""
         del step
-        return False
+        return 0
 
     def set_traces(self, step: int, traces: Mapping[str, float]) -> None:
         """Take the mean Hessian eigenvalue of every layer (site -> value), estimated at `step`."""
@@ -94,7 +94,7 @@ class UniformBitsConfig(BitsConfig):
 class UniformBits(BitSampler):
     """Every layer's bits uniform over its choices, as the config sampler drew them."""
 
-    Config = UniformBitsConfig
+    settings_type = UniformBitsConfig
 
     def draw(self, step: int, rows: Population) -> Population:
         del step

@@ -31,18 +31,20 @@ class HessianBitsConfig(BitsConfig):
         strength: Probability of bits by layer in the last epoch, the paper's sigma; it rises in
             proportion to the epochs done. Otherwise all layers have the same, uniform bits.
         refresh: Epochs after which the traces are estimated anew.
+        probes: Random directions of an estimate.
     """
 
     name: Literal["hessian"] = "hessian"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     refresh: Annotated[int, Field(ge=1)] = 10
+    probes: Annotated[int, Field(ge=1)] = 50
 
 
 @BIT_SAMPLERS.register("hessian")
 class HessianBits(BitSampler):
     """The random configs of a step have bits by layer, or the same bits in all layers."""
 
-    Config = HessianBitsConfig
+    settings_type = HessianBitsConfig
     config: HessianBitsConfig
 
     def __init__(self, space: SearchSpace, seed: int, config: BitsConfig, horizon: Horizon) -> None:
@@ -51,11 +53,10 @@ class HessianBits(BitSampler):
         self.traces: dict[str, float] = {}
         self.estimated_at: int | None = None
 
-    def needs_traces(self, step: int) -> bool:
-        if self.estimated_at is None:
-            return True
+    def trace_probes(self, step: int) -> int:
         epoch, place = self.horizon.place(step)
-        return place == 0 and epoch % self.config.refresh == 0 and self.estimated_at != step
+        is_due = place == 0 and epoch % self.config.refresh == 0 and self.estimated_at != step
+        return self.config.probes if is_due or self.estimated_at is None else 0
 
     def set_traces(self, step: int, traces: Mapping[str, float]) -> None:
         self.traces, self.estimated_at = dict(traces), step

@@ -96,7 +96,7 @@ class BitTable:
 class TriangleBits(BitSampler):
     """The random configs of a step have the average bits of the wave."""
 
-    Config = TriangleBitsConfig
+    settings_type = TriangleBitsConfig
     config: TriangleBitsConfig
 
     def __init__(self, space: SearchSpace, seed: int, config: BitsConfig, horizon: Horizon) -> None:

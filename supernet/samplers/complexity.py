@@ -34,8 +34,8 @@ class LevelsConfig(SamplerConfig):
 
     Attributes:
         measure: `macs`, or `bit_operations`: these times the bits of both operands.
-        levels: Lower ends of the levels, ascending, or how many to spread over the space, equal in
-            ratio.
+        levels: Lower ends of the levels, ascending, or how many to spread over the space, nearly
+            equal in ratio; fewer where the space has too few configs.
         width: A level reaches from its lower end F to F (1 + width).
         smallest: Smallest configs, each for a range of levels.
         candidates: Configs from which the table of each range of levels is taken.
@@ -76,12 +76,12 @@ class LevelSampler(ConfigSampler):
     ) -> None:
         super().__init__(space, count, seed, config, horizon)
         own = self.config
-        wanted = own.levels
+        wanted, exact = own.levels, True
         if isinstance(wanted, int):
-            wanted = tuple(spread_levels(space, own.measure, wanted))
+            wanted, exact = tuple(spread_levels(space, own.measure, wanted)), False
         table_seed = (seed << 8) + _TABLE_STREAM
         self.levels = build_levels(
-            space, own.measure, wanted, own.width, own.smallest, own.candidates, table_seed
+            space, own.measure, wanted, own.width, own.smallest, own.candidates, table_seed, exact
         )
         self._walk: list[int] = []
         self._precision = columns(space, PRECISION)
@@ -141,7 +141,7 @@ class LevelSampler(ConfigSampler):
 class ComplexitySampler(LevelSampler):
     """Random configs from the table of the step's level, each equally likely."""
 
-    Config = ComplexityConfig
+    settings_type = ComplexityConfig
     config: ComplexityConfig
 
     @classmethod

@@ -69,6 +69,7 @@ def build_levels(
     smallest: int,
     candidates: int,
     seed: int,
+    exact: bool,
 ) -> list[Level]:
     """The table of every level.
 
@@ -80,12 +81,15 @@ def build_levels(
         smallest: Smallest configs, for as many ranges of levels; the first is the space's own.
         candidates: Configs drawn for each range.
         seed: Decides the tables.
+        exact: Levels are where they are wanted; else each moves to the nearest candidate, and one
+            that meets the level below it is left out.
 
     Raises:
-        SupernetConfigError: No candidate falls into a level.
+        SupernetConfigError: No candidate falls into an exact level, or fewer than two levels are
+            left.
     """
     rng = np.random.default_rng(seed)
-    levels = []
+    levels: list[Level] = []
     groups = [group for group in np.array_split(np.array(complexities), smallest) if group.size]
     for number, group in enumerate(groups):
         least = np.zeros(len(space.names), np.int16)
@@ -93,16 +97,23 @@ def build_levels(
             least = _largest_on_diagonal(space, measure, _SMALLEST_SHARE * group[0])
         rows = unique(space, _biased_rows(space, least, candidates, rng))
         found = complexity(space, rows, measure)
-        for lower in group:
+        for wanted in group:
+            lower = wanted if exact else found[np.abs(np.log(found / wanted)).argmin()]
             inside = (found >= lower) & (found <= lower * (1 + width))
             if not inside.any():
                 raise SupernetConfigError(
                     f"no config of {space.name} was found with {lower:.0f} to "
-                    f"{lower * (1 + width):.0f} {measure}; {candidates} candidates have "
+                    f"{lower * (1 + width):.0f} {measure}; {len(rows)} candidates have "
                     f"{found.min():.0f} to {found.max():.0f}; allowed: levels in this range, a "
                     "larger width, or more candidates"
                 )
-            levels.append(Level(float(lower), least, rows[inside]))
+            if not levels or lower > levels[-1].complexity:
+                levels.append(Level(float(lower), least, rows[inside]))
+    if len(levels) < 2:
+        raise SupernetConfigError(
+            f"levels of complexity: {space.name} has configs at one level of {measure} only; "
+            "allowed: more levels, or sampler sandwich or uniform"
+        )
     return levels
 
 

@@ -40,7 +40,7 @@ class NestedSampler(ConfigSampler):
     size are random.
     """
 
-    Config = NestedConfig
+    settings_type = NestedConfig
     config: NestedConfig
 
     @classmethod

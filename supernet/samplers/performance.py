@@ -55,7 +55,7 @@ class PerformanceConfig(LevelsConfig):
 class PerformanceSampler(LevelSampler):
     """Random configs from the level's bank or table. Banks keep whole configs, bits and all."""
 
-    Config = PerformanceConfig
+    settings_type = PerformanceConfig
     config: PerformanceConfig
 
     def __init__(

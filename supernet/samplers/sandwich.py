@@ -27,7 +27,7 @@ class SandwichSampler(ConfigSampler):
     them (EQ-Net, Xu et al. 2023).
     """
 
-    Config = SandwichConfig
+    settings_type = SandwichConfig
 
     @classmethod
     def roles(cls, config: SamplerConfig) -> frozenset[Role]:

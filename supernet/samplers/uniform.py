@@ -22,7 +22,7 @@ class UniformConfig(SamplerConfig):
 class UniformSampler(ConfigSampler):
     """`count` configs, every dimension uniform over its choices."""
 
-    Config = UniformConfig
+    settings_type = UniformConfig
 
     @classmethod
     def roles(cls, config: SamplerConfig) -> frozenset[Role]:

@@ -29,7 +29,7 @@ class AccumulateConfig(UpdateConfig):
 class AccumulateUpdate(UpdateRule):
     """Gradients of all configs are added up; weights and scales take one step."""
 
-    Config = AccumulateConfig
+    settings_type = AccumulateConfig
     config: AccumulateConfig
 
     def reset(self) -> None:

@@ -57,7 +57,7 @@ class UpdateRule(ABC):
         world: Whose workers share their gradients.
     """
 
-    Config: ClassVar[type[UpdateConfig]]
+    settings_type: ClassVar[type[UpdateConfig]]
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ def mean_weight_bits(config: Config) -> int | None:
 class PerPrecisionUpdate(UpdateRule):
     """Weights and scales step after the backward pass of every config."""
 
-    Config = PerPrecisionConfig
+    settings_type = PerPrecisionConfig
     config: PerPrecisionConfig
 
     def __init__(

@@ -54,7 +54,7 @@ def test_documented_defaults_are_the_real_ones(section, models):
 
 
 SEAMS = [
-    (f"{kind} {name}", registry.get(name).Config, bases)
+    (f"{kind} {name}", registry.get(name).settings_type, bases)
     for kind, registry, bases in (
         ("sampler", SAMPLERS, (SamplerConfig, LevelsConfig)),
         ("bit sampler", BIT_SAMPLERS, (BitsConfig,)),

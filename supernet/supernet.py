@@ -117,6 +117,9 @@ class Supernet(nn.Module):
     def shared_batches(self, world: World) -> Iterator[None]:
         """Within it, what each worker of `world` passes in training mode is a part of one batch:
         BatchNorm's statistics are those of the whole."""
+        if world.size == 1:
+            yield
+            return
         for norm in self.norms():
             norm.world = world
         try:

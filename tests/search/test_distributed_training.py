@@ -13,7 +13,12 @@ import torch
 from search.distributed_training import WorkerGroup, train_on_workers
 from search.errors import ExecutionError
 from search.execution import Executor
+from search.job import parse_job
+from search.loop import _resolve
 from search.progress import silent
+from search.session import RESOURCES, JobSession
+from search.supernets import ensure_supernet
+from search.workspace import open_workspace
 from spaces import SearchSpace
 from spaces.families import MobileNetV3, MobileNetV3Settings
 from supernet import (
@@ -145,12 +150,23 @@ def test_an_error_that_would_come_again_is_told_and_not_tried_again(
         train_on_workers(executor, small_space, config, data, tmp_path, GROUP, silent, no)
 
 
-def test_more_than_ray_has_is_refused_at_once(executor, small_space, data, tmp_path):
-    for group, missing in (
-        (WorkerGroup(2, 2, "cpu", 0), "2 CPU each, Ray has 2 CPU"),
-        (WorkerGroup(1, 1, "cuda", 0), "1 GPU each, Ray has 0 GPU"),
-    ):
-        if missing.endswith("GPU") and torch.cuda.is_available():
-            continue
-        with pytest.raises(ExecutionError, match=missing):
-            train_on_workers(executor, small_space, CONFIG, data, tmp_path, group, silent, no)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")
+def test_gpus_that_ray_does_not_have_are_refused_at_once(executor, small_space, data, tmp_path):
+    group = WorkerGroup(1, 1, "cuda", 0)
+    with pytest.raises(ExecutionError, match="1 training workers of 1 GPU each, Ray has 0 GPU"):
+        train_on_workers(executor, small_space, CONFIG, data, tmp_path, group, silent, no)
+
+
+def test_a_job_that_wants_more_workers_than_there_are_processors_is_refused(
+    executor, tiny_job, tmp_path
+):
+    settings = parse_job(tiny_job | {"resources": {"training_workers": 3, "num_cpus": 2}})
+    with open_workspace(tmp_path) as places:
+        spec = _resolve(settings, places.store)
+        job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+        resources = settings.resources.model_dump(mode="json")
+        places.store.jobs.save_checkpoint(job.id, RESOURCES, resources)
+        with JobSession(places.store, places.artifacts, job, places.home, silent) as session:
+            with pytest.raises(ExecutionError, match="3 training workers of 1 CPU each, Ray has 2"):
+                ensure_supernet(session)
+            assert not session.supernet_folder.exists()

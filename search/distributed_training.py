@@ -87,7 +87,26 @@ def train_on_workers(
 
     _check_resources(executor, group)
     monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
-    task = {
+    task = training_task(space, config, data, folder, group, monitor)
+    try:
+        error = _fit(task, group, folder, lambda: _follow(monitor, progress, stop))
+        failure, stopped = ray.get(monitor.outcome.remote())
+    finally:
+        ray.kill(monitor)
+        shutil.rmtree(folder / _RUN, ignore_errors=True)
+    conclude(failure, stopped, error)
+
+
+def training_task(
+    space: SearchSpace,
+    config: SupernetConfig,
+    data: DataConfig,
+    folder: Path,
+    group: WorkerGroup,
+    monitor: Any,
+) -> dict[str, Any]:
+    """What each worker is told: JSON, and the handle of the monitor."""
+    return {
         "space": space.to_json(),
         "config": config.model_dump(mode="json"),
         "data": data.model_dump(mode="json"),
@@ -96,12 +115,16 @@ def train_on_workers(
         "device": group.device,
         "monitor": monitor,
     }
-    try:
-        error = _fit(task, group, folder, lambda: _follow(monitor, progress, stop))
-        failure, stopped = ray.get(monitor.outcome.remote())
-    finally:
-        ray.kill(monitor)
-        shutil.rmtree(folder / _RUN, ignore_errors=True)
+
+
+def conclude(failure: str | None, stopped: str | None, error: Exception | None) -> None:
+    """Raise what `train_on_workers` raises at the end.
+
+    Args:
+        failure: Why the training failed in a worker.
+        stopped: Where it stopped because it was asked to.
+        error: What Ray Train raised.
+    """
     if failure is not None:
         raise ExecutionError(f"the training failed in a worker: {failure}")
     if error is not None:

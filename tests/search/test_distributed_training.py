@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
-from search.distributed_training import WorkerGroup, train_on_workers
+from search.distributed_training import (
+    WorkerGroup,
+    _work,
+    conclude,
+    train_on_workers,
+    training_task,
+)
 from search.errors import ExecutionError
 from search.execution import Executor
 from search.job import parse_job
@@ -18,6 +25,7 @@ from search.loop import _resolve
 from search.progress import silent
 from search.session import RESOURCES, JobSession
 from search.supernets import ensure_supernet
+from search.training_monitor import TrainingMonitor
 from search.workspace import open_workspace
 from spaces import SearchSpace
 from spaces.families import MobileNetV3, MobileNetV3Settings
@@ -29,7 +37,6 @@ from supernet import (
     load_supernet,
     train_supernet,
 )
-from supernet.checkpoint import load_latest
 from supernet.updates import AccumulateConfig
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
@@ -102,26 +109,15 @@ def training_workers() -> list[int]:
     )
 
 
-def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
+def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
     executor: Executor,
     small_space: SearchSpace,
     data: DataConfig,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Two workers, stopped early, then one of them killed: the weights of one process at peace."""
+    """Killed in the middle of the training; all workers go on from the last checkpoint."""
     folder, reports, killed = tmp_path / "workers", [], []
-
-    def report(*latest) -> None:
-        reports.append(latest)
-
-    with pytest.raises(TrainingStoppedError, match="after step"):
-        train_on_workers(
-            executor, small_space, CONFIG, data, folder, GROUP, report, lambda: bool(reports)
-        )
-    (stopped,) = load_latest(folder)[:1]
-    assert 0 < stopped.step < 40
-    assert all(path.name.startswith("step-") for path in folder.iterdir())
 
     def kill_one(*latest) -> None:
         reports.append(latest)
@@ -132,8 +128,9 @@ def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
             killed.append(latest)
 
     train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
-    assert killed
-    assert reports[-1][1] == reports[-1][2]
+    assert killed[0] != reports[-1], "it was killed before the end"
+    assert reports[-1] == ("sandwich", 44, 44)
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"step", "supernet"}
     found = load_supernet(folder).state_dict()
     alone = train_supernet(small_space, CONFIG, load_data(data), tmp_path / "alone").state_dict()
     assert alone.keys() == found.keys()
@@ -142,12 +139,44 @@ def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
     assert capfd.readouterr().out == "", "a command's output is its own"
 
 
-def test_an_error_that_would_come_again_is_told_and_not_tried_again(
-    executor, small_space, data, tmp_path
-):
-    config = CONFIG.model_copy(update={"batch_size": 5000})
-    with pytest.raises(ExecutionError, match=r"SupernetConfigError: batch_size 5000 exceeds"):
-        train_on_workers(executor, small_space, config, data, tmp_path, GROUP, silent, no)
+@pytest.fixture
+def work(executor, small_space, data, tmp_path, monkeypatch):
+    """Be the only worker of a training; why it failed, and where it stopped."""
+    import ray
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    store = f"file://{tmp_path / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+
+    def do(stop: bool, **options) -> tuple[str | None, str | None]:
+        monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
+        ray.get(monitor.look.remote(stop))
+        config = CONFIG.model_copy(update=options)
+        task = training_task(small_space, config, data, tmp_path / "run", GROUP, monitor)
+        _work(task)
+        return ray.get(monitor.outcome.remote())
+
+    yield do
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_a_worker_stops_when_it_is_asked_to_and_leaves_a_checkpoint(work, tmp_path):
+    failure, stopped = work(stop=True)
+    assert failure is None
+    assert "stopped after step 1 of 55" in stopped
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000001"]
+    with pytest.raises(TrainingStoppedError, match="step 1 of 55"):
+        conclude(failure, stopped, None)
+
+
+def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
+    failure, stopped = work(stop=False, batch_size=5000)
+    assert failure == "SupernetConfigError: batch_size 5000 exceeds the 352 training images"
+    assert stopped is None
+    assert not dist.is_initialized(), "other workers would wait for this one"
+    with pytest.raises(ExecutionError, match="SupernetConfigError: batch_size 5000"):
+        conclude(failure, stopped, None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")

@@ -154,9 +154,12 @@ def test_twenty_sgd_steps_give_the_weights_of_one_process(together, alone, case)
 def test_the_steps_of_the_sandwich_are_not_lost_in_the_tolerance(alone):
     start = Trainer(cases.SPACE, cases.SGD, cases.DATA)
     start.start_sandwich()
-    for name, tensor in start.supernet.named_parameters():
-        if "kernel_transforms" not in name:
-            assert (tensor - alone["sandwich"][name]).abs().max() > 1e-3, name
+    moved = [
+        float((tensor - alone["sandwich"][name]).abs().max())
+        for name, tensor in start.supernet.named_parameters()
+    ]
+    assert max(moved) > 1e-2
+    assert sum(distance > 1e-4 for distance in moved) > len(moved) / 2
 
 
 def test_every_process_trains_the_same_configs_as_one_alone(together, alone):

@@ -52,11 +52,9 @@ class Config(Mapping[str, Choice]):
         return self._key
 
     def __getitem__(self, name: str) -> Choice:
-        # A mapping's `get` and `in` rely on KeyError; `space.position` would look for the nearest
-        # name first, which takes longer than everything else here.
-        position = self.space._positions.get(name)
-        if position is None:
-            raise KeyError(name)
+        # Not `space.position`: composing its message takes longer than all else that `get` and `in`
+        # do, and a mapping is asked for absent names all the time.
+        position = self.space.positions[name]
         return self.space.dimensions[position].choices[int(self._indices[position])]
 
     def __iter__(self) -> Iterator[str]:

@@ -9,7 +9,7 @@ from supernet.evaluate import Evaluation, evaluate, evaluate_module, prepare
 from supernet.extract import Subnet, load_subnet, save_subnet
 from supernet.families import build_supernet
 from supernet.quantizers import QUANTIZERS, FakeQuantizer, IntegerTensor
-from supernet.sampler import ConfigSampler, Draw, Role, SandwichSampler
+from supernet.samplers import ConfigSampler, Draw, Role, SandwichSampler
 from supernet.store import load_supernet, save_supernet
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer, train_supernet

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from supernet.data import Augmentation
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_AFFINE = ("rotation", "scale", "shift", "shear")
+# Options that change no weight.
+_INDECISIVE = {"family", "checkpoint_every"}
 
 
 class SupernetConfig(BaseModel):
     """How a supernet is trained.
 
+    The affine part of the augmentation may also stand outside it, as `rotation`, `scale`, `shift`
+    and `shear`.
+
     Attributes:
+        family: The family that the space must have; None: any.
         seed: Decides initial weights, batches, augmentation and sampled configs; below 2**31.
         warmup_epochs: Epochs of the largest network alone, in float32.
         epochs: Epochs of sandwich training.
@@ -28,15 +36,13 @@ class SupernetConfig(BaseModel):
         quantizer_learning_rate: Peak rate of scales and zero points.
         weight_decay: Of weight matrices and convolutions (AdamW).
         label_smoothing: Of the largest network's cross-entropy.
-        rotation: Largest random rotation, degrees.
-        scale: Largest random relative change of size.
-        shift: Largest random shift, share of the image.
-        shear: Largest random shear, tangent of the angle.
+        augmentation: How much training images are changed at random.
         checkpoint_every: Steps between checkpoints.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    family: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     warmup_epochs: Positive = 12
     epochs: Positive = 28
@@ -47,19 +53,29 @@ class SupernetConfig(BaseModel):
     quantizer_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Share = 0.05
-    rotation: Annotated[float, Field(ge=0, le=180)] = 12.0
-    scale: Share = 0.12
-    shift: Share = 0.1
-    shear: Share = 0.12
+    augmentation: Augmentation = Augmentation()
     checkpoint_every: Positive = 50
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """The augmentation's strength."""
-        return Augmentation(self.rotation, self.scale, self.shift, self.shear)
+    @model_validator(mode="before")
+    @classmethod
+    def _affine_inside(cls, data: Any) -> Any:
+        outside = [n for n in _AFFINE if n in data] if isinstance(data, Mapping) else []
+        if not outside:
+            return data
+        inside = data.get("augmentation", {})
+        if not isinstance(inside, Mapping):
+            return data
+        twice = [n for n in outside if n in inside]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given twice, also in 'augmentation'")
+        rest = {n: v for n, v in data.items() if n not in outside}
+        return rest | {"augmentation": {**inside, **{n: data[n] for n in outside}}}
+
+    def decisive(self) -> dict[str, Any]:
+        """The options that decide the trained weights, as JSON."""
+        return self.model_dump(mode="json", exclude=_INDECISIVE)
 
     def key(self, space_key: str, data: dict[str, Any]) -> str:
         """16 hexadecimal digits that name the trained supernet of this space and data."""
-        options = self.model_dump(mode="json", exclude={"checkpoint_every"})
-        text = json.dumps([options, space_key, data], sort_keys=True)
+        text = json.dumps([self.decisive(), space_key, data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

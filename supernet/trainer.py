@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from spaces.config import Config
-from spaces.files import sha256_bytes
 from spaces.space import SearchSpace
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
 from supernet.config import SupernetConfig
-from supernet.data import DataSplits, ImageSet, augment, resize
+from supernet.data import DataSplits, augment, resize
 from supernet.errors import CheckpointError, ForeignCheckpointError, SupernetConfigError
 from supernet.families import build_supernet
 from supernet.importance import reorder_channels
@@ -134,8 +133,14 @@ class Trainer:
         chosen = torch.from_numpy(order[place * config.batch_size :][: config.batch_size])
         rng = np.random.default_rng((config.seed, _AUGMENTATION_STREAM, self.step))
         largest = int(self.space.max_config()["resolution"])
-        images = resize(self.train.images[chosen], largest)
-        return augment(images, config.augmentation, rng), self.train.labels[chosen]
+        images = augment(
+            self.train.images[chosen],
+            config.augmentation,
+            rng,
+            largest,
+            self.train.normalisation,
+        )
+        return images, self.train.labels[chosen]
 
     # -- phases ---------------------------------------------------------------------------------
 
@@ -250,8 +255,8 @@ class Trainer:
     def _identity(self) -> dict[str, object]:
         return {
             "space": self.space.key,
-            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "train": _fingerprint(self.train),
+            "config": self.config.decisive(),
+            "train": self.train.fingerprint,
         }
 
 
@@ -312,8 +317,3 @@ def _schedule(step: int, total: int, floor: float) -> float:
         return (step + 1) / ramp
     angle = math.pi * (step - ramp) / max(1, total - ramp)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
-
-
-def _fingerprint(images: ImageSet) -> str:
-    arrays = (images.images.contiguous().numpy(), images.labels.contiguous().numpy())
-    return sha256_bytes(b"".join(array.tobytes() for array in arrays))[:16]

@@ -36,6 +36,7 @@ from search.verification import Verifier
 from spaces import Config, DimensionKind, Population, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
 from supernet import load_data
+from supernet.finetune import check_finetuning
 from supernet.trainer import check_training
 
 # Configs from which the reference configs are chosen.
@@ -116,6 +117,7 @@ def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
     for name, restricted in spaces.items():
         _check_budget(settings, restricted, name)
     check_training(space, settings.supernet, data)
+    check_finetuning(settings.finetune, data)
     record_devices(store, devices)
     return {
         "settings": settings.decisive(),

@@ -10,7 +10,7 @@ from supernet.extract import Subnet, load_subnet, save_subnet
 from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
 from supernet.families import build_supernet
 from supernet.finetune import FinetuneConfig, finetune
-from supernet.sampler import ConfigSampler, Draw, Role, SandwichSampler
+from supernet.samplers import ConfigSampler, Draw, Role, SandwichSampler
 from supernet.store import load_supernet, save_supernet
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer, train_supernet

@@ -5,14 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from supernet.data import Augmentation
+from supernet.objectives import OBJECTIVES, InPlaceConfig, ObjectiveConfig
+from supernet.plugin import read_options
+from supernet.regularisers import REGULARIZERS, RegularizerConfig
+from supernet.samplers import SAMPLERS, SamplerConfig, SandwichConfig
+from supernet.updates import UPDATES, AccumulateConfig, UpdateConfig
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Sampler = Annotated[SerializeAsAny[SamplerConfig], BeforeValidator(read_options(SAMPLERS))]
+Objective = Annotated[SerializeAsAny[ObjectiveConfig], BeforeValidator(read_options(OBJECTIVES))]
+Update = Annotated[SerializeAsAny[UpdateConfig], BeforeValidator(read_options(UPDATES))]
+Regularizer = Annotated[
+    SerializeAsAny[RegularizerConfig], BeforeValidator(read_options(REGULARIZERS))
+]
 _AFFINE = ("rotation", "scale", "shift", "shear")
 # Options that change no weight.
 _INDECISIVE = {"family", "checkpoint_every"}
@@ -28,14 +48,20 @@ class SupernetConfig(BaseModel):
         family: The family that the space must have; None: any.
         seed: Decides initial weights, batches, augmentation and sampled configs; below 2**31.
         warmup_epochs: Epochs of the largest network alone, in float32.
-        epochs: Epochs of sandwich training.
+        epochs: Epochs of sampled configs.
         batch_size: Images a step.
-        random_configs: Random configs a step, besides the largest and the smallest.
+        sampler: Which configs a step trains: a name in `SAMPLERS`, with its settings.
+        objective: What each of them learns: a name in `OBJECTIVES`, with its settings.
+        update: How their gradients change the weights: a name in `UPDATES`, with its settings.
+        quantizer: Which parameters quantisers have: `per_form`, `shared_pow2` or `shared_8bit`.
+        regularizer: A loss of the weights: a name in `REGULARIZERS`, with its settings.
+        teacher: Folder of a stored subnet or supernet from which configs learn. Made absolute.
+        random_configs: Random configs a step, besides those that the sampler always has.
         warmup_learning_rate: Peak rate of the warm-up, decayed to its tenth by a cosine.
-        learning_rate: Peak rate of the sandwich phase, decayed to zero by a cosine.
+        learning_rate: Peak rate of the phase of sampled configs, decayed to zero by a cosine.
         quantizer_learning_rate: Peak rate of scales and zero points.
         weight_decay: Of weight matrices and convolutions (AdamW).
-        label_smoothing: Of the largest network's cross-entropy.
+        label_smoothing: Of cross-entropies with the labels.
         augmentation: How much training images are changed at random.
         checkpoint_every: Steps between checkpoints.
     """
@@ -47,6 +73,12 @@ class SupernetConfig(BaseModel):
     warmup_epochs: Positive = 12
     epochs: Positive = 28
     batch_size: Annotated[int, Field(ge=8)] = 64
+    sampler: Sampler = SandwichConfig()
+    objective: Objective = InPlaceConfig()
+    update: Update = AccumulateConfig()
+    quantizer: Literal["per_form", "shared_pow2", "shared_8bit"] = "per_form"
+    regularizer: Regularizer | None = None
+    teacher: Path | None = None
     random_configs: Positive = 2
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     learning_rate: Annotated[float, Field(gt=0)] = 8e-3
@@ -55,6 +87,12 @@ class SupernetConfig(BaseModel):
     label_smoothing: Share = 0.05
     augmentation: Augmentation = Augmentation()
     checkpoint_every: Positive = 50
+
+    @field_validator("teacher")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        # A stored job is continued from other working folders, and by other processes.
+        return None if path is None else path.absolute()
 
     @model_validator(mode="before")
     @classmethod

@@ -6,18 +6,19 @@ import copy
 import math
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
 from spaces.config import Config
-from supernet.data import Augmentation, DataSplits, augment
+from supernet.batches import Batches
+from supernet.config import SupernetConfig
+from supernet.data import Augmentation, DataSplits
+from supernet.distributed import SingleWorld
+from supernet.errors import SupernetConfigError
 from supernet.evaluate import prepare
 from supernet.extract import Subnet
 from supernet.supernet import Supernet
-
-_ORDER_STREAM, _AUGMENTATION_STREAM = 1, 2
 
 
 class FinetuneConfig(BaseModel):
@@ -44,6 +45,19 @@ class FinetuneConfig(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+def check_finetuning(settings: FinetuneConfig, data: DataSplits) -> None:
+    """Refuse options that do not fit the data.
+
+    Raises:
+        SupernetConfigError: A batch is larger than the training split.
+    """
+    if settings.epochs and settings.batch_size > len(data.train):
+        raise SupernetConfigError(
+            f"finetune.batch_size {settings.batch_size} exceeds the {len(data.train)} training "
+            "images"
+        )
+
+
 def finetune(
     supernet: Supernet,
     config: Config,
@@ -64,7 +78,11 @@ def finetune(
 
     Returns:
         The subnet, its BatchNorm recalibrated, as `supernet.prepare` makes one.
+
+    Raises:
+        SupernetConfigError: A batch is larger than the training split.
     """
+    check_finetuning(settings, data)
     own = copy.deepcopy(supernet)
     own.activate(config)
     weights, quantizers = own.weight_parameters(), own.quantizer_parameters()
@@ -78,30 +96,18 @@ def finetune(
         {"params": quantizers, "peak": settings.quantizer_learning_rate},
     ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=1.0, weight_decay=0.0)
-    batch_size = min(settings.batch_size, len(data.train))
-    steps_per_epoch = len(data.train) // batch_size
-    total = settings.epochs * steps_per_epoch
+    options = SupernetConfig(
+        seed=settings.seed, batch_size=settings.batch_size, augmentation=augmentation
+    )
+    batches = Batches(data.train, options, own.resolution, SingleWorld())
+    total = settings.epochs * batches.per_epoch
     for step in range(total):
-        epoch, place = divmod(step, steps_per_epoch)
-        order = np.random.default_rng((settings.seed, _ORDER_STREAM, epoch)).permutation(
-            len(data.train)
-        )
-        chosen = torch.from_numpy(order[place * batch_size :][:batch_size])
-        images = augment(
-            data.train.images[chosen],
-            augmentation,
-            np.random.default_rng((settings.seed, _AUGMENTATION_STREAM, step)),
-            own.resolution,
-            data.train.normalisation,
-        )
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * step / total))
+        images, labels = batches.batch(step)
         own.train()
         optimizer.zero_grad(set_to_none=True)
-        logits = own(images)
-        loss = F.cross_entropy(
-            logits, data.train.labels[chosen], label_smoothing=settings.label_smoothing
-        )
+        loss = F.cross_entropy(own(images), labels, label_smoothing=settings.label_smoothing)
         torch.autograd.backward(loss)
         optimizer.step()
     return prepare(own, config, data)

@@ -14,6 +14,11 @@ from spaces.inline import InlineSpace
 from spaces.registration import SpaceRegistration
 from supernet import Augmentation, DataConfig, FinetuneConfig, SupernetConfig
 from supernet.data import DATASETS, DatasetSettings
+from supernet.objectives import OBJECTIVES, ObjectiveConfig
+from supernet.regularisers import REGULARIZERS, RegularizerConfig
+from supernet.samplers import BIT_SAMPLERS, SAMPLERS, BitsConfig, SamplerConfig
+from supernet.samplers.complexity import LevelsConfig
+from supernet.updates import UPDATES, UpdateConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "job.md").read_text()
 SECTIONS = {
@@ -51,6 +56,47 @@ def test_documented_defaults_are_the_real_ones(section, models):
         if not field.is_required() and shown not in ("all", "none", "BASE"):
             default = str(field.default).lower()
             assert float(default) == float(shown) if shown[0].isdigit() else default == shown
+
+
+SEAMS = [
+    (f"{kind} {name}", registry.get(name).settings_type, bases)
+    for kind, registry, bases in (
+        ("sampler", SAMPLERS, (SamplerConfig, LevelsConfig)),
+        ("bit sampler", BIT_SAMPLERS, (BitsConfig,)),
+        ("objective", OBJECTIVES, (ObjectiveConfig,)),
+        ("update", UPDATES, (UpdateConfig,)),
+        ("regularizer", REGULARIZERS, (RegularizerConfig,)),
+    )
+    for name in registry.names()
+]
+SHARED = [
+    ("sampler complexity", LevelsConfig, (SamplerConfig,)),
+    ("updates", UpdateConfig, ()),
+    ("regularizers", RegularizerConfig, ()),
+]
+
+
+def _documented(section):
+    return dict(re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", _section(section), re.MULTILINE))
+
+
+def _defaults(model, *bases):
+    without = {"name", *(name for base in bases for name in base.model_fields)}
+    found = {n: f.default for n, f in model.model_fields.items() if n not in without}
+    return {name: "none" if value is None else str(value).lower() for name, value in found.items()}
+
+
+@pytest.mark.parametrize(("section", "model", "bases"), SEAMS, ids=[s[0] for s in SEAMS])
+def test_settings_of_a_training_plug_in_are_documented_with_their_defaults(section, model, bases):
+    own = _defaults(model, *bases)
+    assert f"`{section.split()[-1]}`" in PAGE
+    if own:
+        assert _documented(section) == own
+
+
+@pytest.mark.parametrize(("section", "model", "bases"), SHARED, ids=[s[0] for s in SHARED])
+def test_settings_that_training_plug_ins_share_are_documented(section, model, bases):
+    assert _documented(section) == _defaults(model, *bases)
 
 
 @pytest.mark.parametrize("kind", DEVICES.names())

@@ -14,6 +14,8 @@ from supernet.checkpoint import read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, resize
 from supernet.errors import CheckpointError, SupernetConfigError
+from supernet.objectives import TaskConfig
+from supernet.samplers import NestedConfig
 from supernet.store import load_supernet
 from supernet.trainer import Trainer, train_supernet
 
@@ -209,3 +211,76 @@ def test_the_seed_decides_everything(tiny_space, few):
         trainer = Trainer(tiny_space, SHORT.model_copy(update={"seed": seed}), few)
         losses[seed] = [trainer.train_step() for _ in range(2)]
     assert losses[0] != losses[1]
+
+
+SEAMS = {
+    "banks and chain": {
+        "sampler": {
+            "name": "performance",
+            "levels": 3,
+            "candidates": 512,
+            "capacity": 2,
+            "exploit_from": 1.0,
+            "exploit_to": 1.0,
+        },
+        "objective": "chain",
+    },
+    "levels, wave, alpha, clipping": {
+        "sampler": {"name": "complexity", "levels": 3, "candidates": 512, "bits": "triangle"},
+        "objective": {"name": "in_place", "teacher": "random_mean", "divergence": "alpha"},
+        "update": {
+            "name": "accumulate",
+            "optimizer": "sgd",
+            "clip": "adaptive",
+            "clip_limit": 0.1,
+        },
+        "regularizer": "weight_distribution",
+        "learning_rate": 0.05,
+    },
+    "Hessian, steps per precision": {
+        "sampler": {"name": "sandwich", "bits": {"name": "hessian", "probes": 2}},
+        "objective": "instatune",
+        "update": "per_precision",
+    },
+    "nested": {"sampler": {"name": "nested", "all_in_step": True}, "objective": "task"},
+}
+
+
+@pytest.mark.parametrize("options", SEAMS.values(), ids=list(SEAMS))
+def test_plug_ins_train_and_resume_bitwise(small_space, few, tmp_path, options):
+    """Through a checkpoint on disk, so that all their state is JSON and tensors."""
+    config = SupernetConfig.model_validate({**SHORT.model_dump(), "epochs": 2, **options})
+    whole = Trainer(small_space, config, few)
+    losses = [whole.train_step() for _ in range(whole.total_steps)]
+    first = Trainer(small_space, config, few)
+    for _ in range(9):
+        first.train_step()
+    path = save_checkpoint(tmp_path, first.checkpoint())
+    second = Trainer(small_space, config, few)
+    second.restore(read_checkpoint(path))
+    assert [second.train_step() for _ in range(second.total_steps - 9)] == losses[9:]
+    assert equal(second, whole)
+    assert second.checkpoint().state == whole.checkpoint().state
+    assert min(losses[-5:]) < losses[0]
+
+
+def test_phases_are_called_by_the_name_of_the_sampler(small_space, few, tmp_path):
+    config = SHORT.model_copy(update={"sampler": NestedConfig(), "objective": TaskConfig()})
+    phases = []
+    train_supernet(small_space, config, few, tmp_path, lambda *a: phases.append(a))
+    assert phases[0] == ("warm-up", 1, 5)
+    assert phases[-1] == ("nested", 5, 5)
+
+
+def test_options_that_contradict_one_another_are_refused_before_training(tiny_space, few):
+    options = {**SHORT.model_dump(), "sampler": "complexity"}
+    with pytest.raises(SupernetConfigError, match=r"objective in_place .* sampler complexity"):
+        Trainer(tiny_space, SupernetConfig.model_validate(options), few)
+
+
+def test_the_external_teacher_is_read_from_its_folder(tiny_space, small_space, few, finished):
+    options = {**SHORT.model_dump(), "objective": "external_teacher", "teacher": finished}
+    trainer = Trainer(small_space, SupernetConfig.model_validate(options), few)
+    assert [trainer.train_step() for _ in range(7)][-1] > 0
+    with pytest.raises(CheckpointError, match="none"):
+        Trainer(small_space, SupernetConfig.model_validate({**options, "teacher": "none"}), few)

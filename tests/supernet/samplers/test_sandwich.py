@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from supernet.errors import CheckpointError
-from supernet.sampler import Role, SandwichSampler
+from supernet.samplers import Role, SandwichSampler
 
 
 def test_a_step_is_the_largest_some_random_and_the_smallest(tiny_space):

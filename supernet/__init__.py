@@ -7,15 +7,16 @@ from supernet.data import Augmentation, DataConfig, DataSplits, ImageSet, load_d
 from supernet.errors import CheckpointError, DataError, SupernetConfigError
 from supernet.evaluate import Evaluation, evaluate, evaluate_module, prepare
 from supernet.extract import Subnet, load_subnet, save_subnet
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
 from supernet.families import build_supernet
 from supernet.finetune import FinetuneConfig, finetune
+from supernet.quantizers import QUANTIZERS, FakeQuantizer, IntegerTensor
 from supernet.samplers import ConfigSampler, Draw, Role, SandwichSampler
 from supernet.store import load_supernet, save_supernet
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer, train_supernet
 
 __all__ = [
+    "QUANTIZERS",
     "Augmentation",
     "CheckpointError",
     "ConfigSampler",

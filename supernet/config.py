@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,9 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from spaces.errors import UnknownNameError
 from supernet.data import Augmentation
-from supernet.objectives import OBJECTIVES, InPlaceConfig, ObjectiveConfig
+from supernet.objectives import OBJECTIVES, DistillationConfig, ObjectiveConfig
 from supernet.plugin import read_options
+from supernet.quantizers import PER_FORM, QUANTIZERS
 from supernet.regularisers import REGULARIZERS, RegularizerConfig
 from supernet.samplers import SAMPLERS, SamplerConfig, SandwichConfig
 from supernet.updates import UPDATES, AccumulateConfig, UpdateConfig
@@ -38,6 +41,12 @@ _AFFINE = ("rotation", "scale", "shift", "shear")
 _INDECISIVE = {"family", "checkpoint_every"}
 
 
+def _known_quantizer(name: str) -> str:
+    if name not in QUANTIZERS.names():
+        raise ValueError(str(UnknownNameError(QUANTIZERS.kind, name, QUANTIZERS.names())))
+    return name
+
+
 class SupernetConfig(BaseModel):
     """How a supernet is trained.
 
@@ -53,7 +62,7 @@ class SupernetConfig(BaseModel):
         sampler: Which configs a step trains: a name in `SAMPLERS`, with its settings.
         objective: What each of them learns: a name in `OBJECTIVES`, with its settings.
         update: How their gradients change the weights: a name in `UPDATES`, with its settings.
-        quantizer: Which parameters quantisers have: `per_form`, `shared_pow2` or `shared_8bit`.
+        quantizer: What the forms of a quantiser share: a name in `QUANTIZERS`.
         regularizer: A loss of the weights: a name in `REGULARIZERS`, with its settings.
         teacher: Folder of a stored subnet or supernet from which configs learn. Made absolute.
         random_configs: Random configs a step, besides those that the sampler always has.
@@ -74,9 +83,9 @@ class SupernetConfig(BaseModel):
     epochs: Positive = 28
     batch_size: Annotated[int, Field(ge=8)] = 64
     sampler: Sampler = SandwichConfig()
-    objective: Objective = InPlaceConfig()
+    objective: Objective = DistillationConfig()
     update: Update = AccumulateConfig()
-    quantizer: Literal["per_form", "shared_pow2", "shared_8bit"] = "per_form"
+    quantizer: Annotated[str, AfterValidator(_known_quantizer)] = PER_FORM
     regularizer: Regularizer | None = None
     teacher: Path | None = None
     random_configs: Positive = 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from supernet.objectives import (
-    InPlaceConfig,
-    InPlaceObjective,
+    DistillationConfig,
+    DistillationObjective,
     StepContext,
     alpha_divergence,
     cross_entropy,
@@ -17,7 +17,7 @@ from supernet.samplers import Role
 @pytest.mark.parametrize("divergence", ["kl", "alpha"])
 def test_all_learn_from_the_largest(step, losses, divergence):
     _, logits, labels = step
-    objective = InPlaceObjective(InPlaceConfig(divergence=divergence), 0.05)
+    objective = DistillationObjective(DistillationConfig(divergence=divergence), 0.05)
     found = losses(objective, *step, StepContext())
     torch.testing.assert_close(found[0], cross_entropy(logits[0], labels, 0.05))
     for own, loss in zip(logits[1:], found[1:], strict=True):
@@ -30,20 +30,20 @@ def test_all_learn_from_the_largest(step, losses, divergence):
 
 def test_the_smallest_learns_from_the_mean_of_the_random_ones(step, losses):
     draws, logits, labels = step
-    config = InPlaceConfig(teacher="random_mean", divergence="alpha")
-    objective = InPlaceObjective(config, 0.0)
+    config = DistillationConfig(teacher="random_mean", divergence="alpha")
+    objective = DistillationObjective(config, 0.0)
     found = losses(objective, draws[1:], logits[1:], labels, StepContext())
     torch.testing.assert_close(found[0], cross_entropy(logits[1], labels))
     torch.testing.assert_close(found[1], cross_entropy(logits[2], labels))
     mean = (logits[1].softmax(1) + logits[2].softmax(1)) / 2
     torch.testing.assert_close(found[2], alpha_divergence(logits[3], mean))
-    plain = InPlaceObjective(InPlaceConfig(teacher="random_mean"), 0.0)
+    plain = DistillationObjective(DistillationConfig(teacher="random_mean"), 0.0)
     kl = losses(plain, draws[1:], logits[1:], labels, StepContext())[2]
     p, q = mean, logits[3].softmax(1)
     torch.testing.assert_close(kl, (p * (p / q).log()).sum(1).mean())
 
 
 def test_it_says_which_configs_it_needs():
-    assert InPlaceObjective.needs(InPlaceConfig()) == {Role.MAX}
-    mean = InPlaceConfig(teacher="random_mean")
-    assert InPlaceObjective.needs(mean) == {Role.RANDOM, Role.MIN}
+    assert DistillationObjective.needs(DistillationConfig()) == {Role.MAX}
+    mean = DistillationConfig(teacher="random_mean")
+    assert DistillationObjective.needs(mean) == {Role.RANDOM, Role.MIN}

@@ -12,8 +12,8 @@ from supernet.objectives.losses import alpha_divergence, distillation
 from supernet.samplers.draw import Draw, Role
 
 
-class InPlaceConfig(ObjectiveConfig):
-    """Settings of `in_place`.
+class DistillationConfig(ObjectiveConfig):
+    """Settings of `distillation`.
 
     Attributes:
         teacher: `max`: all learn from the step's largest config, which learns from the labels (Yu
@@ -22,21 +22,21 @@ class InPlaceConfig(ObjectiveConfig):
         divergence: `kl` or `alpha` (AlphaNet, Wang et al. 2021).
     """
 
-    name: Literal["in_place"] = "in_place"
+    name: Literal["distillation"] = "distillation"
     teacher: Literal["max", "random_mean"] = "max"
     divergence: Literal["kl", "alpha"] = "kl"
 
 
-@OBJECTIVES.register("in_place")
-class InPlaceObjective(Objective):
+@OBJECTIVES.register("distillation")
+class DistillationObjective(Objective):
     """Cross-entropy of the teacher, divergence from it for its pupils."""
 
-    settings_type = InPlaceConfig
-    config: InPlaceConfig
+    settings_type = DistillationConfig
+    config: DistillationConfig
 
     @classmethod
     def needs(cls, config: ObjectiveConfig) -> frozenset[Role]:
-        assert isinstance(config, InPlaceConfig)
+        assert isinstance(config, DistillationConfig)
         if config.teacher == "max":
             return frozenset({Role.MAX})
         return frozenset({Role.RANDOM, Role.MIN})

@@ -51,6 +51,31 @@ def test_random_architectures_are_decided_by_the_seed(space):
     assert keys(1) != keys(2)
 
 
+def test_every_form_of_a_space_that_has_them(small_space):
+    """Float32 has no form; where a width is missing among the inputs', the nearest is taken."""
+    settings = {name: v for name, v in small_space["settings"].items() if name != "schemes"}
+    forms = {
+        "w_bits": [2, 4, 32],
+        "a_bits": [4, 8],
+        "granularity": ["per_tensor", "per_channel"],
+        "weight_symmetry": ["symmetric", "asymmetric"],
+    }
+    space = parse_inline_space(small_space | {"settings": settings | forms}).space()
+    found = variants(space, 1, 0)
+    assert [v.bits for v in found] == [2] * 4 + [4] * 4 + [32] + [2] * 4 + [4] * 4 + [32] + (
+        [2] * 4 + [4] * 4 + [32]
+    )
+    assert len({tuple(v.form.items()) for v in found[:4]}) == 4
+    assert set(found[0].form) == {"weight.granularity", "weight.symmetry"}
+    assert found[8].form == {}
+    for variant in found:
+        for spec in space.layer_specs(variant.config):
+            if spec.precision.activation is not None and spec.precision.weight is not None:
+                assert spec.precision.weight.bits == variant.bits
+                assert spec.precision.activation.bits == 4
+                assert str(spec.precision.weight.symmetry) == variant.form["weight.symmetry"]
+
+
 def test_layers_without_that_width_take_the_nearest(space):
     pinned = space.restrict(choices={"classifier.w_bits": [8]})
     found = variants(pinned, 0, 0)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaces.layer_spec import Operator
-from spaces.quant_scheme import PRECISIONS
+from spaces.quant_scheme import FP32, PRECISIONS
 
 PROBED = frozenset(
     (operator, name)
     for operator in Operator
     for name, precision in PRECISIONS.items()
-    if not precision.weight_only or operator is Operator.LINEAR
+    if (not precision.weight_only or operator is Operator.LINEAR)
+    and (precision == FP32 or operator is not Operator.ATTENTION)
 )
 """What a probe asks for: every operator in every precision that its layers can have."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.elasticvit import ElasticViT, ElasticViTSettings
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
+from spaces.families.quantisation import QuantSettings
 
 __all__ = [
     "FAMILIES",
@@ -14,5 +15,6 @@ __all__ = [
     "FamilySettings",
     "MobileNetV3",
     "MobileNetV3Settings",
+    "QuantSettings",
     "Slot",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.options import LayerOptions
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
 class ElasticConv2d(nn.Module):
@@ -39,7 +39,7 @@ class ElasticConv2d(nn.Module):
         )
         self.weight_quantizers = nn.ModuleDict(
             {
-                f"k{k}": FakeQuantizer(options.weight_schemes, (*shape[:2], k, k))
+                f"k{k}": PerFormQuantizer(options.weight_schemes, (*shape[:2], k, k))
                 for k in options.kernels
                 if options.weight_schemes
             }

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from supernet.fake_quantizer import IntegerTensor
 from supernet.folding import fold_float, fold_integer
+from supernet.quantizers import IntegerTensor
 
 
 def integers(codes: torch.Tensor, scale: torch.Tensor) -> IntegerTensor:

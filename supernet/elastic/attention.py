@@ -138,12 +138,11 @@ class ElasticAttentionLayer(ElasticLayer):
         Raises:
             SupernetConfigError: It has other channels of a query or a larger map than the store.
         """
+        self.options.check(spec)
+        big, (query, value) = self.options.largest, spec.head_channels
+        if query != big.head_channels[0] or spec.in_size > big.in_size:
+            raise SupernetConfigError(f"{spec} does not fit in the supernet, which has {big}")
         super().activate(spec)
-        query, value = spec.head_channels
-        if query != self.options.largest.head_channels[0] or len(self.position[0]) < spec.in_size:
-            raise SupernetConfigError(
-                f"{spec} does not fit in the supernet, which has {self.options.largest}"
-            )
         self.norm.activate_heads(spec.heads, value)
 
     def depthwise_view(self) -> Tensor:

@@ -15,39 +15,19 @@ from compilers.fusion import fuse
 from compilers.onnx_export import run_onnx
 from compilers.profile import kernel_macs, profiled_layers
 from spaces.cost import cost, layer_cost
-from spaces.families.transformer import attention_layers, mlp_layers
-from spaces.layer_spec import Activation, LayerSpec, Operator
-from spaces.quant_scheme import FP32, W8A8
-
-SIZE, WIDTH, HEADS = 4, 32, 2
-BITS = {"fp32": 32, "w8a8": 8}
-
-
-def specs(name: str) -> tuple[LayerSpec, ...]:
-    """A stem, one transformer block of 2 heads with values of 48, head, and classifier."""
-    bits, precision = BITS[name], {"fp32": FP32, "w8a8": W8A8}[name]
-    attention, mlp = "s.block0.attention", "s.block0.mlp"
-    sites = (f"{attention}.qkv", f"{attention}.project", f"{mlp}.expand", f"{mlp}.project")
-    values = {f"{site}.w_bits": bits for site in sites}
-    hardswish = Activation.HARDSWISH
-    return (
-        LayerSpec("stem", Operator.CONV, 1, WIDTH, 2 * SIZE, SIZE, 3, 2, activation=hardswish),
-        *attention_layers(attention, WIDTH, HEADS, 3, SIZE, values),
-        *mlp_layers(mlp, WIDTH, 2 * WIDTH, SIZE, values),
-        LayerSpec("pool", Operator.GLOBAL_POOL, WIDTH, WIDTH, SIZE, 1),
-        LayerSpec("classifier", Operator.LINEAR, WIDTH, 10, precision=precision),
-    )
+from spaces.layer_spec import Activation, Operator
+from tests.compilers.attention_specs import HEADS, PRECISIONS, SIZE, attention_specs
 
 
 @pytest.fixture(scope="module")
 def subnets(make_subnet):
-    found = {name: make_subnet(specs(name), seed=2) for name in BITS}
+    found = {name: make_subnet(attention_specs(name), seed=2) for name in PRECISIONS}
     for subnet in found.values():
         assert subnet.get_submodule("s.block0.attention.core.position").bias.std() > 0.1
     return found
 
 
-@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("name", PRECISIONS)
 def test_attention_is_one_kernel_that_reads_what_qkv_wrote(subnets, name):
     calls = fuse(trace(subnets[name], (1, 1, 2 * SIZE, 2 * SIZE))).calls
     kinds = Counter(type(call.kernel).__name__ for call in calls)
@@ -90,7 +70,7 @@ def builds(device, subnets, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("name", PRECISIONS)
 def test_the_binary_computes_what_the_module_computes(device, builds, subnets, name):
     images = np.random.default_rng(1).random((100, 1, 2 * SIZE, 2 * SIZE), dtype=np.float32)
     with torch.inference_mode():
@@ -103,7 +83,7 @@ def test_the_binary_computes_what_the_module_computes(device, builds, subnets, n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("name", PRECISIONS)
 def test_its_bundle_is_verified_and_its_onnx_twin_agrees(device, builds, subnets, name, tmp_path):
     bundle = write_bundle(tmp_path / "b", builds[name], device, BundleInfo({}, "handmade"))
     assert verify_bundle(bundle, device, measure=False).difference <= 1e-4

@@ -6,8 +6,12 @@ from spaces.families import ElasticViT, ElasticViTSettings
 from spaces.space import SearchSpace
 
 
-def tiny_vit_space() -> SearchSpace:
-    """Every kind of block, both strides of an entry, maps of 2 to 6 pixels, two precisions."""
+def tiny_vit_space(**quantisation: object) -> SearchSpace:
+    """Every kind of block, both strides of an entry, maps of 2 to 6 pixels.
+
+    Args:
+        quantisation: `QuantSettings`; by default float32 and W8A8.
+    """
     settings = ElasticViTSettings.model_validate(
         {
             "input_channels": 1,
@@ -42,7 +46,7 @@ def tiny_vit_space() -> SearchSpace:
             ),
             "head_expansion": 2,
             "feature_width": 24,
-            "schemes": ("fp32", "w8a8"),
+            **(quantisation or {"schemes": ("fp32", "w8a8")}),
         }
     )
     return SearchSpace("tiny_vit", ElasticViT(settings))

@@ -145,10 +145,9 @@ def test_the_extracted_block_computes_the_same(bits):
 def test_export_puts_queries_keys_and_values_one_after_the_other():
     found = activated(2, 3)
     weight = found.qkv.export()["weight"]
+    multiplier, _ = found.qkv.norm.affine()
+    folded = found.qkv.conv.weight[: 2 * HEAD, :32] * multiplier.view(-1, 1, 1, 1)
     # Of head 1: its first key, its last value.
-    store = found.qkv.conv.weight[:, :32] * found.qkv.norm.affine()[0].new_ones(1)
-    multiplier, _ = ElasticBatchNorm2d.affine(found.qkv.norm)
-    folded = store[: 2 * HEAD] * multiplier.view(-1, 1, 1, 1)
     torch.testing.assert_close(weight[2 * 16 + 16], folded[HEAD + 16])
     torch.testing.assert_close(weight[-1], folded[HEAD + 32 + 48 - 1])
     assert weight.shape == (2 * (16 + 16 + 48), 32, 1, 1)

@@ -19,15 +19,21 @@ from supernet.recalibration import recalibrate
 from tests.supernet.tiny_vit import tiny_vit_space
 
 SPACE = tiny_vit_space()
+FORMS = tiny_vit_space(
+    w_bits=(2, 4, 8),
+    a_bits=(4, 8),
+    granularity=("per_tensor", "per_channel", "per_group16"),
+    weight_symmetry=("symmetric", "asymmetric"),
+    activation_symmetry=("symmetric", "asymmetric"),
+)
 seeds = given(seed=st.integers(0, 10**6))
 few = settings(max_examples=12, deadline=None)
 
 
-@pytest.fixture(scope="module")
-def supernet(digits) -> ElasticViTSupernet:
+def calibrated(space, digits) -> ElasticViTSupernet:
     """Random weights, gammas of both signs, biases of unit size, calibrated quantisers."""
     torch.manual_seed(0)
-    found = build_supernet(SPACE)
+    found = build_supernet(space)
     assert isinstance(found, ElasticViTSupernet)
     with torch.no_grad():
         for norm in found.norms():
@@ -39,16 +45,27 @@ def supernet(digits) -> ElasticViTSupernet:
     images = digits.train.images[:128]
     found.calibrate(
         (config, resize(images, int(config["resolution"])))
-        for config in (SPACE.max_config(), SPACE.min_config())
+        for config in (space.max_config(), space.min_config())
     )
     return found
 
 
-def random_config(seed: int, bits: int | None = None):
-    config = SPACE.from_indices(sample(SPACE, 1, np.random.default_rng(seed))[0])
+@pytest.fixture(scope="module")
+def supernet(digits) -> ElasticViTSupernet:
+    return calibrated(SPACE, digits)
+
+
+@pytest.fixture(scope="module")
+def every_form(digits) -> ElasticViTSupernet:
+    """With weights and inputs of any form."""
+    return calibrated(FORMS, digits)
+
+
+def random_config(seed: int, bits: int | None = None, space=SPACE):
+    config = space.from_indices(sample(space, 1, np.random.default_rng(seed))[0])
     if bits is None:
         return config
-    return SPACE.config({**config, **{n: bits for n in SPACE.names if n.endswith("w_bits")}})
+    return space.config({**config, **{n: bits for n in space.names if n.endswith("w_bits")}})
 
 
 def activated(supernet, config, digits):
@@ -179,6 +196,28 @@ def test_integers_dequantise_to_what_was_trained(supernet, seed):
         assert torch.equal(stored.abs(), codes.abs())
         same = (stored * codes >= 0).flatten(1).all(1) | (stored * codes <= 0).flatten(1).all(1)
         assert bool(same.all())
+
+
+@few
+@seeds
+def test_every_form_is_exported_exactly(every_form, digits, seed):
+    config = random_config(seed, space=FORMS)
+    images = activated(every_form, config, digits)
+    with torch.no_grad():
+        expected = every_form(images)
+        subnet = every_form.extract(config)
+        assert (subnet(images) - expected).abs().mean() < 0.1 * expected.std()
+    layers = every_form.layers()
+    for spec in subnet.specs:
+        if spec.operator is Operator.CONV and spec.precision.weight is not None:
+            conv = layers[spec.site].conv
+            dequantised = conv.export_int().dequantize()
+            if spec.site.endswith("qkv"):
+                whole = dequantised.view(spec.heads, -1, *dequantised.shape[1:])
+                dequantised = whole[:, : spec.out_channels // spec.heads].flatten(0, 1)
+            assert torch.equal(dequantised, conv.active_weight())
+    size = sum(t.numel() * t.element_size() for t in subnet.state_dict().values())
+    assert size == cost(subnet.specs).bytes
 
 
 def test_torch_export_accepts_a_quantised_subnet(supernet):

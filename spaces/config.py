@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaces.dimension import Choice
-from spaces.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from spaces.space import SearchSpace
@@ -26,19 +25,18 @@ class Config(Mapping[str, Choice]):
     and in its restrictions. Made by `SearchSpace.config` and `SearchSpace.from_indices`.
     """
 
-    __slots__ = ("_indices", "_key", "space")
+    __slots__ = ("_indices", "_key", "_values", "space")
 
     def __init__(self, space: SearchSpace, indices: NDArray[np.int16]) -> None:
         self.space = space
         self._indices = indices
         self._indices.setflags(write=False)
-        active = {
-            name: dimension.choices[index]
-            for name, dimension, index, on in zip(
-                space.names, space.dimensions, indices, space.active(indices[None])[0], strict=True
-            )
-            if on
+        self._values = {
+            dimension.name: dimension.choices[index]
+            for dimension, index in zip(space.dimensions, indices, strict=True)
         }
+        present = zip(self._values.items(), space.active(indices[None])[0], strict=True)
+        active = dict(item for item, on in present if on)
         text = json.dumps(active, sort_keys=True, separators=(",", ":"))
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -53,12 +51,7 @@ class Config(Mapping[str, Choice]):
         return self._key
 
     def __getitem__(self, name: str) -> Choice:
-        try:
-            position = self.space.position(name)
-        except UnknownNameError:
-            # A mapping's `get` and `in` rely on KeyError.
-            raise KeyError(name) from None
-        return self.space.dimensions[position].choices[int(self._indices[position])]
+        return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.space.names)

@@ -178,7 +178,7 @@ class Attention(InputQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         """float32 [N, queries, keys and values, R, R] -> [N, values, R, R]."""
         n, _, height, width = x.shape
-        q, k, v = x.split([self.queries, self.queries, self.values], dim=1)
+        q, k, v = torch.split(x, [self.queries, self.queries, self.values], dim=1)
         q, k, v = (
             part.reshape(n, self.heads, -1, height * width).transpose(2, 3)  # [N, heads, T, d]
             for part in (q, k, self.depthwise(v))

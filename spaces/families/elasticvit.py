@@ -173,7 +173,8 @@ class ElasticViT(Family):
         """First convolution, one slot a block, and the tail; each reads its own dimensions."""
         settings = self.settings
         slots = [Slot("stem.conv", ("resolution", "stem.width"), self._stem)]
-        width, strides = "stem.width", (2,)
+        width = "stem.width"
+        strides: tuple[int, ...] = (2,)
         for j in range(max(settings.stem.depth)):
             slots.append(self._stem_slot(j, strides))
         for name, stage in self._conv_stages():

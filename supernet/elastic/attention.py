@@ -106,7 +106,7 @@ class ElasticProjectionConv2d(ElasticConv2d):
     def weight_view(self) -> Tensor:
         """The active weight [O, heads, channels of a value, 1, 1], a view of the store."""
         spec, big = self.spec, self.options.largest
-        by_head = self.weight.unflatten(1, (big.heads, -1))
+        by_head = self.weight.view(big.out_channels, big.heads, -1, 1, 1)
         return by_head[: spec.out_channels, : spec.heads, : spec.in_channels // spec.heads]
 
     def float_weight(self) -> Tensor:
@@ -162,7 +162,7 @@ class ElasticAttentionLayer(ElasticLayer):
         query, value = spec.head_channels
         # Nothing is copied where the map is stored channels-last.
         tokens = x.permute(0, 2, 3, 1).reshape(n, height * width, heads, -1)
-        q, k, v = tokens.split([query, query, value], dim=3)  # [N, T, heads, d]
+        q, k, v = torch.split(tokens, [query, query, value], dim=3)  # [N, T, heads, d]
         values = v.reshape(n, height, width, spec.out_channels).permute(0, 3, 1, 2)
         weight = self.depthwise_view().flatten(0, 1)
         values = F.conv2d(values, weight, None, 1, spec.padding, groups=spec.out_channels)
@@ -227,4 +227,4 @@ class ElasticAttention(nn.Module):
 
 def _share(values: Tensor, width: int, share: int) -> Tensor:
     """The first channels of every head: [heads * width, ...] -> [heads, share, ...], a view."""
-    return values.unflatten(0, (-1, width))[:, :share]
+    return values.view(-1, width, *values.shape[1:])[:, :share]

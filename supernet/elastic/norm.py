@@ -56,8 +56,9 @@ class ElasticBatchNorm2d(nn.Module):
         self.averaged += 1
         out = F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
         for store, updated in zip(stores, (mean, var), strict=True):
-            # Views of several axes were copied to be flat.
-            store.copy_(updated.view_as(store))
+            if store.data_ptr() != updated.data_ptr():
+                # A view of several axes, which had to be copied to be flat.
+                store.copy_(updated.view_as(store))
         return out
 
     def _view(self, values: Tensor) -> Tensor:

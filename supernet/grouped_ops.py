@@ -50,7 +50,8 @@ def qconv2d_grouped(
         float32 [N, O, H', W'].
     """
     dtype = exact_dtype(group_size * weight.shape[2] * weight.shape[3], weight_zero_point)
-    centred = (x.to(dtype) - zero_point.to(dtype)).unflatten(1, (groups, -1))
+    centred = x.to(dtype) - zero_point.to(dtype)
+    centred = centred.view(x.shape[0], groups, -1, *x.shape[2:])
     total = bias.to(torch.float64).view(-1, 1, 1)
     for number, part in enumerate(_parts(weight, weight_zero_point, group_size, dtype)):
         start = number * group_size
@@ -143,4 +144,4 @@ def _parts(
     if zero_point is not None:
         zeros = spread(zero_point.to(dtype), group_size, weight.shape[1])
         codes = codes - zeros.view(*zeros.shape, *(1,) * (weight.dim() - 2))
-    return list(codes.split(group_size, dim=1))
+    return list(torch.split(codes, group_size, dim=1))

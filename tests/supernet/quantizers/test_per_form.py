@@ -6,9 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.quant_scheme import S8_WEIGHT, U8_ACTIVATION, Granularity, QuantScheme, Symmetry
+from spaces.quant_scheme import (
+    S8_WEIGHT,
+    U8_ACTIVATION,
+    Granularity,
+    QuantScheme,
+    Symmetry,
+    weight_scheme,
+)
 from supernet.errors import SupernetConfigError
-from supernet.quantizers import PerFormQuantizer, fake_quantize
+from supernet.quantizers import PerFormQuantizer
+
+GRANULARITIES = ("per_tensor", "per_channel", "per_group4")
 
 
 @st.composite
@@ -61,20 +70,6 @@ def test_integers_dequantise_to_the_fake_quantised_activation_bit_for_bit(seed, 
     assert torch.equal(quantizer.export_int(x, scheme).dequantize(), quantizer(x, scheme))
 
 
-def test_gradients_are_those_of_lsq_plus():
-    scheme = QuantScheme(3, Granularity.PER_TENSOR, Symmetry.ASYMMETRIC, signed=False)
-    scale, zero = torch.tensor(0.5, requires_grad=True), torch.tensor(2.0, requires_grad=True)
-    # 0.6 / 0.5 = 1.2 lies inside; -5 and 9 are clipped to codes 0 and 7.
-    x = torch.tensor([0.6, -5.0, 9.0], requires_grad=True)
-    grad = torch.tensor([1.0, 10.0, 100.0])
-    fake_quantize(x, scale, zero, scheme, gradient_scale=0.25).backward(grad)
-    assert x.grad is not None
-    assert x.grad.tolist() == [1.0, 0.0, 0.0]
-    expected_scale = 0.25 * (1 * (1 - 1.2) + 10 * (0 - 2) + 100 * (7 - 2))
-    assert scale.grad.item() == pytest.approx(expected_scale, rel=1e-5)
-    assert zero.grad.item() == pytest.approx(0.25 * -0.5 * 110, rel=1e-5)
-
-
 def test_gradient_scale_counts_elements_per_scale_and_sample():
     x = torch.full((4, 2, 3, 3), 100.0)  # every element is clipped to 255
     quantizer = PerFormQuantizer([U8_ACTIVATION], None)
@@ -94,6 +89,25 @@ def test_gradient_scale_counts_elements_per_scale_and_sample():
     assert grad.tolist() == pytest.approx([45 * 127 / np.sqrt(127 * 45)] * 2, rel=1e-5)
 
 
+def test_symmetric_schemes_have_no_offset_to_learn():
+    schemes = [weight_scheme(b, g, s) for b in (2, 8) for g in GRANULARITIES for s in Symmetry]
+    weight = torch.randn(4, 6, 3, 3)
+    quantizer = PerFormQuantizer(schemes, tuple(weight.shape))
+    for scheme in schemes:
+        quantizer.calibrate(weight, scheme)
+        quantizer.zero_grad()
+        (quantizer(weight, scheme) * weight).sum().backward()
+        integers = quantizer.export_int(weight, scheme)
+        moved = {n for n, p in quantizer.named_parameters() if p.grad is not None}
+        name = scheme.key.replace(".", "_")
+        if scheme.symmetry is Symmetry.SYMMETRIC:
+            assert moved == {f"log_scale.{name}"}
+            assert not integers.zero_point.any()
+        else:
+            assert moved == {f"log_scale.{name}", f"zero_point.{name}"}
+            assert integers.zero_point.dtype is torch.int32
+
+
 def test_schemes_share_the_weight_but_no_parameter():
     four = QuantScheme(4, Granularity.PER_TENSOR, Symmetry.ASYMMETRIC, signed=True)
     weight = torch.randn(6, 4, 3, 3)
@@ -105,19 +119,6 @@ def test_schemes_share_the_weight_but_no_parameter():
     quantizer(weight, four).sum().backward()
     assert quantizer.log_scale["s8_per_channel_symmetric"].grad is None
     assert quantizer.log_scale["s4_per_tensor_asymmetric"].grad is not None
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_calibration_beats_the_full_range(bits):
-    scheme = QuantScheme(bits, Granularity.PER_CHANNEL, Symmetry.SYMMETRIC, signed=True)
-    weight = torch.randn(16, 32, 3, 3, generator=torch.Generator().manual_seed(0))
-    quantizer = PerFormQuantizer([scheme], tuple(weight.shape))
-    quantizer.calibrate(weight, scheme)
-    largest = weight.abs().amax((1, 2, 3), keepdim=True) / scheme.qmax
-    naive = fake_quantize(weight, largest, torch.zeros(()), scheme)
-    error = (quantizer(weight, scheme) - weight).abs().pow(2.4).mean()
-    full = (naive - weight).abs().pow(2.4).mean()
-    assert error <= full * (1 if bits == 8 else 0.95)
 
 
 def test_non_negative_activations_use_the_whole_range():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spaces import get_space
@@ -28,7 +29,7 @@ FORMS = tiny_vit_space(
     activation_symmetry=("symmetric", "asymmetric"),
 )
 seeds = given(seed=st.integers(0, 10**6))
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)
 
 
 def calibrated(space, digits) -> ElasticViTSupernet:
@@ -146,7 +147,8 @@ def by_head(spec) -> list[int]:
 def check_layers(supernet, subnet, images) -> int:
     """Every layer of the subnet, given what the active layer reads, writes what that writes.
 
-    So no rounding that falls on the other side of a half grows on its way.
+    So no rounding that falls on the other side of a half grows on its way. An integer bias is
+    half a step of the accumulator away at most, and the slope of hardswish 1.5.
     """
     seen = {}
     for site, layer in supernet.layers().items():
@@ -178,7 +180,11 @@ def check_layers(supernet, subnet, images) -> int:
             if spec.precision.weight is None:
                 x = layer.dequantize(x)
         found = apply_activation(layer(x), spec.activation)
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+        allowed = 1e-3 * expected.std() + 1e-3 * expected.abs()
+        if getattr(layer, "bias", torch.zeros(())).dtype is torch.int32:
+            step = layer.scale.view(-1, *(1,) * (expected.dim() - 2))
+            allowed = allowed + 1.5 * 0.5 * step
+        assert bool(((found - expected).abs() <= allowed).all()), spec
     return len(seen)
 
 
@@ -225,7 +231,8 @@ def test_analytic_cost_is_what_the_extracted_module_holds(supernet, seed):
 def test_analytic_macs_are_those_that_torch_counts(supernet, seed):
     config = random_config(seed, bits=32)
     subnet = supernet.extract(config)
-    with FlopCounterMode(display=False) as counter:
+    # The fused kernel of CPUs is not counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         subnet(torch.zeros(1, 1, subnet.resolution, subnet.resolution))
     assert counter.get_total_flops() == 2 * cost(subnet.specs).macs
 

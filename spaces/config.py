@@ -31,7 +31,7 @@ class Config(Mapping[str, Choice]):
         self.space = space
         self._indices = indices
         self._indices.setflags(write=False)
-        self._values = {
+        self._values: dict[str, Choice] = {
             dimension.name: dimension.choices[index]
             for dimension, index in zip(space.dimensions, indices, strict=True)
         }

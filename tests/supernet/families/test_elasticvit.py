@@ -22,7 +22,7 @@ from tests.supernet.tiny_vit import tiny_vit_space
 
 SPACE = tiny_vit_space()
 FORMS = tiny_vit_space(
-    w_bits=(2, 4, 8),
+    w_bits=(2, 8),
     a_bits=(4, 8),
     granularity=("per_tensor", "per_channel", "per_group16"),
     weight_symmetry=("symmetric", "asymmetric"),

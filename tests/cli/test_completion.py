@@ -55,7 +55,7 @@ def test_options_that_came_before_count(netcarve, complete, tmp_path):
 
 def test_completing_creates_nothing(complete, home):
     assert complete("search", "resume", "") == []
-    assert complete("space", "show", "") == ["mobilenetv3_digits"]
+    assert complete("space", "show", "mob") == ["mobilenetv3_digits"]
     assert not home.exists()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -119,15 +119,22 @@ class Resources(ExecutionConfig):
     """What a job may use; where its tasks run is `ExecutionConfig`'s part.
 
     Attributes:
-        retries: How often an evaluation whose worker died is run again.
-        training_threads: Threads of the training. On small images more threads lose in
+        retries: How often an evaluation whose worker died is run again, and a training goes on
+            from its last checkpoint after one of its workers died.
+        training_threads: Threads of each training worker. On small images more threads lose in
             synchronisation what they gain, and much more on a machine that others use too.
+        training_workers: Processes that share every batch of the training; their weights are those
+            of one process up to rounding. On several hosts the home folder must lie where all of
+            them see it.
+        training_device: `cpu`, or `cuda`: every worker has a GPU of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     retries: Annotated[int, Field(ge=0)] = 2
     training_threads: Count = 1
+    training_workers: Count = 1
+    training_device: Literal["cpu", "cuda"] = "cpu"
 
 
 class ExportSettings(_Section):
@@ -179,6 +186,12 @@ class JobSettings(_Section):
             repeated = sorted({v for v in values if values.count(v) > 1})
             if repeated:
                 raise ValueError(f"{what} {repeated[0]!r} is listed twice")
+        workers, images = self.resources.training_workers, self.supernet.batch_size
+        if workers > images:
+            raise ValueError(
+                f"training_workers {workers} is more than batch_size {images}; every worker needs "
+                "an image of each batch"
+            )
         try:
             check_constraints(self.constraints)
         except ObjectiveError as error:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from search.artifacts import ArtifactStore
+from search.distributed_training import WorkerGroup, train_on_workers
+from search.interrupts import interruptible
 from search.progress import Progress
 from search.supernet_view import description
 from search.supernet_work import SupernetWork
-from supernet import CheckpointError, Supernet, load_supernet, train_supernet
+from supernet import (
+    CheckpointError,
+    Supernet,
+    TrainingStoppedError,
+    load_supernet,
+    train_supernet,
+)
 from supernet.store import SUPERNET_FOLDER
 
 _log = logging.getLogger(__name__)
@@ -28,6 +36,8 @@ def ensure_supernet(session: SupernetWork) -> None:
 
     Raises:
         CheckpointError: Every checkpoint of an interrupted training is damaged.
+        ExecutionError: The training workers of the job's resources cannot be had, or failed.
+        KeyboardInterrupt: Ctrl-C; the training has left a checkpoint.
         ArtifactError: A stored supernet is missing or damaged.
     """
     folder = session.supernet_folder
@@ -56,19 +66,45 @@ def restore_supernet(artifacts: ArtifactStore, folder: Path, artifact: str) -> S
 
 
 def _train(session: SupernetWork) -> None:
-    import torch
-
     folder = session.supernet_folder
-    torch.set_num_threads(session.settings.resources.training_threads)
-    train_supernet(
-        session.space,
-        session.settings.supernet,
-        session.data,
-        folder,
-        lambda phase, done, total: session.progress(f"train: {phase}", done, total),
-    )
+    with interruptible() as stop:
+        try:
+            _train_anywhere(session, folder, stop)
+        except TrainingStoppedError as stopped:
+            raise KeyboardInterrupt(str(stopped)) from None
     reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
     session.store.results.record_supernet(folder.name, reference, description(session))
+
+
+def _train_anywhere(session: SupernetWork, folder: Path, stop: Callable[[], bool]) -> None:
+    """In this process, or on Ray where more than one worker or a GPU is wanted."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        session.progress(f"train: {phase}", done, total)
+
+    settings, resources = session.settings, session.settings.resources
+    if resources.training_workers == 1 and resources.training_device == "cpu":
+        import torch
+
+        torch.set_num_threads(resources.training_threads)
+        train_supernet(session.space, settings.supernet, session.data, folder, report, stop=stop)
+        return
+    group = WorkerGroup(
+        resources.training_workers,
+        resources.training_threads,
+        resources.training_device,
+        resources.retries,
+    )
+    train_on_workers(
+        session.executor,
+        session.space,
+        settings.supernet,
+        settings.data,
+        folder,
+        group,
+        report,
+        stop,
+    )
 
 
 @contextmanager

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from supernet.config import SupernetConfig
 from supernet.data import Augmentation, DataConfig, DataSplits, ImageSet, load_data, resize
-from supernet.errors import CheckpointError, DataError, SupernetConfigError
+from supernet.distributed import SingleWorld, TorchWorld, World
+from supernet.errors import (
+    CheckpointError,
+    DataError,
+    SupernetConfigError,
+    TrainingStoppedError,
+)
 from supernet.evaluate import Evaluation, evaluate, evaluate_module, prepare
 from supernet.extract import Subnet, load_subnet, save_subnet
 from supernet.families import build_supernet
@@ -31,11 +37,15 @@ __all__ = [
     "IntegerTensor",
     "Role",
     "SandwichSampler",
+    "SingleWorld",
     "Subnet",
     "Supernet",
     "SupernetConfig",
     "SupernetConfigError",
+    "TorchWorld",
     "Trainer",
+    "TrainingStoppedError",
+    "World",
     "build_supernet",
     "evaluate",
     "evaluate_module",

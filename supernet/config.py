@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,14 @@ def _known_quantizer(name: str) -> str:
     return name
 
 
+class Precision(StrEnum):
+    """Arithmetic of the subnets in training: float32, or bfloat16 where torch's autocast deems it
+    safe. Weights, gradients, their optimiser and fake quantisation are float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 class SupernetConfig(BaseModel):
     """How a supernet is trained.
 
@@ -72,6 +81,8 @@ class SupernetConfig(BaseModel):
         weight_decay: Of weight matrices and convolutions (AdamW).
         label_smoothing: Of cross-entropies with the labels.
         augmentation: How much training images are changed at random.
+        precision: Arithmetic of the subnets in training.
+        channels_last: Feature maps lie in memory pixel by pixel, not channel by channel.
         checkpoint_every: Steps between checkpoints.
     """
 
@@ -95,6 +106,8 @@ class SupernetConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Share = 0.05
     augmentation: Augmentation = Augmentation()
+    precision: Precision = Precision.FP32
+    channels_last: bool = False
     checkpoint_every: Positive = 50
 
     @field_validator("teacher")

@@ -56,6 +56,7 @@ def test_resources_do_not_decide_the_result():
         ({"search": {"generation": 3}}, r"unknown key 'search.generation'.*'generations'"),
         ({"supernet": {"epoch": 3}}, r"unknown key 'supernet.epoch'.*'epochs'"),
         ({"devices": []}, "at least 1 item"),
+        ({"resources": {"training_workers": 65}}, "training_workers 65 .* batch_size 64"),
         ({"devices": ["a", "a"]}, "'a' is listed twice"),
         ({"devices": [{"name": "a", "thread": 1}]}, "devices.0: .*'thread'. Did you mean"),
         (

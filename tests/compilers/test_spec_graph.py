@@ -11,7 +11,7 @@ import pytest
 from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.fusion import fuse
-from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
+from compilers.kernels import Attention, Conv, Depthwise, Gemm, WeightOnlyGemm
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
@@ -26,6 +26,7 @@ from spaces.quant_scheme import (
 )
 from spaces.space import SearchSpace
 from supernet.extract import Subnet
+from tests.supernet.tiny_vit import tiny_vit_space
 
 LAYERS = (Conv, Depthwise, Gemm)
 
@@ -34,6 +35,7 @@ def calls(graph):
     """(site, kernel, what it reads) of each call, values numbered in the order they are written."""
     fused = fuse(graph)
     number = {fused.input: 0} | {call.output: i for i, call in enumerate(fused.calls, 1)}
+    number |= {name: f"constant{i}" for i, name in enumerate(fused.constants)}
     return [(c.site, c.kernel, [number[name] for name in c.inputs]) for c in fused.calls]
 
 
@@ -51,6 +53,19 @@ def test_subnets_of_the_digits_space_have_the_same_kernel_calls():
         subnet = Subnet(specs)
         size = subnet.resolution
         assert calls(subnet_graph(specs)) == calls(trace(subnet, (1, 1, size, size)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed):
+    space = tiny_vit_space()
+    row = sample(space, 1, np.random.default_rng(seed))[0]
+    specs = space.layer_specs(space.from_indices(row))
+    size = specs[0].in_size
+    expected = calls(trace(make_subnet(specs), (1, 1, size, size)))
+    assert calls(subnet_graph(specs)) == expected
+    assert {site for site, kernel, _ in expected if isinstance(kernel, Attention)} == {
+        spec.site for spec in specs if spec.operator is Operator.ATTENTION
+    }
 
 
 @pytest.mark.slow

@@ -1,0 +1,172 @@
+"""Ray Train's workers: what they train, what becomes of a killed one, how they are told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search.distributed_training import WorkerGroup, train_on_workers
+from search.errors import ExecutionError
+from search.execution import Executor
+from search.job import parse_job
+from search.loop import _resolve
+from search.progress import silent
+from search.session import RESOURCES, JobSession
+from search.supernets import ensure_supernet
+from search.workspace import open_workspace
+from spaces import SearchSpace
+from spaces.families import MobileNetV3, MobileNetV3Settings
+from supernet import (
+    DataConfig,
+    SupernetConfig,
+    TrainingStoppedError,
+    load_data,
+    load_supernet,
+    train_supernet,
+)
+from supernet.checkpoint import load_latest
+from supernet.updates import AccumulateConfig
+
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
+
+CONFIG = SupernetConfig(
+    warmup_epochs=1,
+    epochs=4,
+    batch_size=32,
+    random_configs=1,
+    warmup_learning_rate=0.002,
+    learning_rate=0.002,
+    update=AccumulateConfig(optimizer="sgd"),
+    checkpoint_every=4,
+)
+GROUP = WorkerGroup(workers=2, threads=1, device="cpu", retries=1)
+
+
+@pytest.fixture(scope="module")
+def small_space() -> SearchSpace:
+    """In float32 only: what is rounded may fall to either side."""
+    stage = {"width": (8, 16), "depth": (1, 2), "expansion": (2,), "kernel": (3,)}
+    settings = {
+        "input_channels": 1,
+        "classes": 10,
+        "resolution": (8,),
+        "stem": (8,),
+        "stages": (stage, stage),
+        "head": (24,),
+        "schemes": ("fp32",),
+    }
+    return SearchSpace("small", MobileNetV3(MobileNetV3Settings.model_validate(settings)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Ten patterns and noise, 352 images for training."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(440) % 10
+    noise = chance.random((440, 8, 8), np.float32)
+    path = tmp_path_factory.mktemp("data") / "patterns.npz"
+    images = (chance.random((10, 8, 8), np.float32)[labels] + noise) / 2
+    np.savez(path, images=images, labels=labels)
+    return DataConfig(name="npz", path=path, selection_share=0.1, report_share=0.1)
+
+
+def no() -> bool:
+    return False
+
+
+def training_workers() -> list[int]:
+    """Process ids of Ray Train's workers below this process."""
+    parents, titles = {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text()
+            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+
+    def is_ours(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return sorted(
+        pid for pid, title in titles.items() if b"RayTrainWorker" in title and is_ours(pid)
+    )
+
+
+def test_a_stopped_training_goes_on_and_a_killed_worker_restarts(
+    executor: Executor,
+    small_space: SearchSpace,
+    data: DataConfig,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Two workers, stopped early, then one of them killed: the weights of one process at peace."""
+    folder, reports, killed = tmp_path / "workers", [], []
+
+    def report(*latest) -> None:
+        reports.append(latest)
+
+    with pytest.raises(TrainingStoppedError, match="after step"):
+        train_on_workers(
+            executor, small_space, CONFIG, data, folder, GROUP, report, lambda: bool(reports)
+        )
+    (stopped,) = load_latest(folder)[:1]
+    assert 0 < stopped.step < 40
+    assert all(path.name.startswith("step-") for path in folder.iterdir())
+
+    def kill_one(*latest) -> None:
+        reports.append(latest)
+        if latest[1] > 2 and not killed:
+            workers = training_workers()
+            assert len(workers) == 2
+            os.kill(workers[1], signal.SIGKILL)
+            killed.append(latest)
+
+    train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
+    assert killed
+    assert reports[-1][1] == reports[-1][2]
+    found = load_supernet(folder).state_dict()
+    alone = train_supernet(small_space, CONFIG, load_data(data), tmp_path / "alone").state_dict()
+    assert alone.keys() == found.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    assert capfd.readouterr().out == "", "a command's output is its own"
+
+
+def test_an_error_that_would_come_again_is_told_and_not_tried_again(
+    executor, small_space, data, tmp_path
+):
+    config = CONFIG.model_copy(update={"batch_size": 5000})
+    with pytest.raises(ExecutionError, match=r"SupernetConfigError: batch_size 5000 exceeds"):
+        train_on_workers(executor, small_space, config, data, tmp_path, GROUP, silent, no)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")
+def test_gpus_that_ray_does_not_have_are_refused_at_once(executor, small_space, data, tmp_path):
+    group = WorkerGroup(1, 1, "cuda", 0)
+    with pytest.raises(ExecutionError, match="1 training workers of 1 GPU each, Ray has 0 GPU"):
+        train_on_workers(executor, small_space, CONFIG, data, tmp_path, group, silent, no)
+
+
+def test_a_job_that_wants_more_workers_than_there_are_processors_is_refused(
+    executor, tiny_job, tmp_path
+):
+    settings = parse_job(tiny_job | {"resources": {"training_workers": 3, "num_cpus": 2}})
+    with open_workspace(tmp_path) as places:
+        spec = _resolve(settings, places.store)
+        job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+        resources = settings.resources.model_dump(mode="json")
+        places.store.jobs.save_checkpoint(job.id, RESOURCES, resources)
+        with JobSession(places.store, places.artifacts, job, places.home, silent) as session:
+            with pytest.raises(ExecutionError, match="3 training workers of 1 CPU each, Ray has 2"):
+                ensure_supernet(session)
+            assert not session.supernet_folder.exists()

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
 from spaces.layer_spec import Activation, LayerSpec, Operator
+from spaces.quant_scheme import PRECISIONS, U8_ACTIVATION, LayerPrecision
 
 _INPUT = "x"
+# Squeeze-and-excite and pooling have no integer weights.
+_EXECUTED = frozenset({*PRECISIONS.values(), LayerPrecision(None, U8_ACTIVATION)})
 
 
 def subnet_graph(specs: Sequence[LayerSpec]) -> Graph:
@@ -42,6 +45,8 @@ class _Writer:
         value, shortcut, previous = _INPUT, _INPUT, ""
         shortcut_blocks = {_block(spec) for spec in self.specs if spec.residual}
         for spec in self.specs:
+            if spec.precision not in _EXECUTED:
+                raise _not_executed(spec)
             quantised = spec.precision.activation is not None
             if quantised:
                 value = self.emit(OpKind.QUANTIZE, spec.site, (value,))
@@ -135,16 +140,19 @@ _QPARAMS: Mapping[str, NDArray[Any]] = {
 def _layer_kind(spec: LayerSpec) -> OpKind:
     """What `supernet.subnet_layers.build_layer` makes of a convolution or linear layer."""
     linear, precision = spec.operator is Operator.LINEAR, spec.precision
-    grouped = precision.weight is not None and precision.weight.group_size is not None
-    if precision.weight_only != grouped or (grouped and not linear):
-        raise UnsupportedOperatorError(
-            f"{spec.site}: {spec.operator} in {precision.name}, which no kernel executes"
-        )
-    if grouped:
+    if precision.weight_only and not linear:
+        raise _not_executed(spec)
+    if precision.weight_only:
         return OpKind.WEIGHT_ONLY_LINEAR
     if precision.integer:
         return OpKind.QLINEAR if linear else OpKind.QCONV
     return OpKind.LINEAR if linear else OpKind.CONV
+
+
+def _not_executed(spec: LayerSpec) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"{spec.site}: {spec.operator} in {spec.precision.name}, which no kernel executes"
+    )
 
 
 def _weights(spec: LayerSpec) -> dict[str, NDArray[Any]]:

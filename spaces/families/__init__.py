@@ -4,5 +4,14 @@ from __future__ import annotations
 
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
+from spaces.families.quantisation import QuantSettings
 
-__all__ = ["FAMILIES", "Family", "FamilySettings", "MobileNetV3", "MobileNetV3Settings", "Slot"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "FamilySettings",
+    "MobileNetV3",
+    "MobileNetV3Settings",
+    "QuantSettings",
+    "Slot",
+]

@@ -1,8 +1,9 @@
 """From an operator graph to kernel calls: one kernel per layer, with what follows it fused.
 
 A convolution or linear layer takes along factors and offsets per channel (batch normalisation), an
-activation, an addition or multiplication (residual, gate) and the quantisation of its result;
-squeeze-and-excite becomes one kernel. Every tensor is stored once, in one element type:
+activation, an addition or multiplication (residual, gate) and the quantisation of its result,
+attention an activation and the quantisation; squeeze-and-excite becomes one kernel. Every tensor
+is stored once, in one element type:
 
 - uint8 when all that read it quantise it with the same constants: the producer's epilogue
   quantises, and readers that want float values (a residual, squeeze-and-excite, pooling,
@@ -114,7 +115,7 @@ class _Fusion:
             if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE) or op.name in self.claimed:
                 continue
             group = Group(op, [op], op.params)
-            if op.kind in COMBINES:
+            if op.kind in (*COMBINES, OpKind.ATTENTION):
                 self._take_activation(group)
             groups.append(group)
             self.claimed.update(op.name for op in group.ops)

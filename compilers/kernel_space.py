@@ -77,7 +77,7 @@ def _block_kernels(layers: Layers, reads_input: bool, quantised_after: bool) -> 
     if quantised_after or last.operator not in (Operator.LINEAR, Operator.GLOBAL_POOL):
         specs.append(_after(last, quantised_after))
     sites = {spec.site for spec in layers}
-    sites |= {f"{site}.{part}" for site in sites for part in ("reduce", "expand")}
+    sites |= {f"{site}.{part}" for site in sites for part in ("reduce", "expand", "depthwise")}
     return tuple(call.kernel for call in fuse(subnet_graph(specs)).calls if call.site in sites)
 
 

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
 from spaces.layer_spec import Activation, LayerSpec, Operator
+from spaces.quant_scheme import PRECISIONS, U8_ACTIVATION, LayerPrecision
 
 _INPUT = "x"
+# Squeeze-and-excite and pooling have no integer weights.
+_EXECUTED = frozenset({*PRECISIONS.values(), LayerPrecision(None, U8_ACTIVATION)})
 
 
 def subnet_graph(specs: Sequence[LayerSpec]) -> Graph:
@@ -37,11 +40,14 @@ class _Writer:
         linear = specs[0].operator is Operator.LINEAR
         self.shapes: dict[str, tuple[int, ...]] = {_INPUT: map_shape[:2] if linear else map_shape}
         self.ops: list[Op] = []
+        self.constants: dict[str, NDArray[Any]] = {}
 
     def graph(self) -> Graph:
         value, shortcut, previous = _INPUT, _INPUT, ""
         shortcut_blocks = {_block(spec) for spec in self.specs if spec.residual}
         for spec in self.specs:
+            if spec.precision not in _EXECUTED:
+                raise _not_executed(spec)
             quantised = spec.precision.activation is not None
             if quantised:
                 value = self.emit(OpKind.QUANTIZE, spec.site, (value,))
@@ -56,7 +62,8 @@ class _Writer:
                 value = self.emit(OpKind(spec.activation), spec.site, (value,))
             if spec.residual:
                 value = self.emit(OpKind.ADD, spec.site, (value, shortcut))
-        return Graph(_INPUT, self.shapes[_INPUT], tuple(self.ops), value)
+        shape = self.shapes[_INPUT]
+        return Graph(_INPUT, shape, tuple(self.ops), value, constants=self.constants)
 
     def layer(self, x: str, spec: LayerSpec) -> str:
         channels, size = spec.out_channels, spec.out_size
@@ -65,6 +72,8 @@ class _Writer:
                 return self.squeeze_excite(x, spec)
             case Operator.GLOBAL_POOL:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
+            case Operator.ATTENTION:
+                return self.attention(x, spec)
         kind, attributes = _layer_kind(spec), {}
         if (weight := spec.precision.weight) is not None:
             attributes["weight_bits"] = weight.bits
@@ -87,6 +96,34 @@ class _Writer:
         gate = self.emit(OpKind.HARDSIGMOID, spec.site, (gate,))
         gate = self.emit(OpKind.RESHAPE, spec.site, (gate,), (1, channels, 1, 1))
         return self.emit(OpKind.MUL, spec.site, (x, gate))
+
+    def attention(self, x: str, spec: LayerSpec) -> str:
+        size, heads, values = spec.out_size, spec.heads, spec.out_channels
+        (query, value), pixels = spec.head_channels, size**2
+        parts, start = [], 0
+        for channels in (heads * query, heads * query, values):
+            shape = (1, channels, size, size)
+            parts.append(self.emit(OpKind.SLICE, spec.site, (x,), shape, axis=1, start=start))
+            start += channels
+        parts[2] = self.layer(parts[2], spec.value_convolution)
+        operands = []
+        for part, channels in zip(parts, (query, query, value), strict=True):
+            split = self.emit(OpKind.RESHAPE, spec.site, (part,), (1, heads, channels, pixels))
+            operands.append(self.transposed(split, spec.site))
+        bias = f"{spec.site}.position"
+        self.constants[bias] = _zeros(np.float32, heads, pixels, pixels)
+        out = self.emit(
+            OpKind.ATTENTION, spec.site, (*operands, bias), (1, heads, pixels, value),
+            scale=query**-0.5, causal=False,
+        )  # fmt: skip
+        out = self.transposed(out, spec.site)
+        return self.emit(OpKind.RESHAPE, spec.site, (out,), (1, values, size, size))
+
+    def transposed(self, x: str, site: str) -> str:
+        """[1, heads, A, B] -> [1, heads, B, A]."""
+        one, heads, rows, columns = self.shapes[x]
+        axes = (0, 1, 3, 2)
+        return self.emit(OpKind.PERMUTE, site, (x,), (one, heads, columns, rows), axes=axes)
 
     def dequantized(self, x: str, spec: LayerSpec) -> str:
         return self.emit(OpKind.DEQUANTIZE, spec.site, (x,))
@@ -135,16 +172,19 @@ _QPARAMS: Mapping[str, NDArray[Any]] = {
 def _layer_kind(spec: LayerSpec) -> OpKind:
     """What `supernet.subnet_layers.build_layer` makes of a convolution or linear layer."""
     linear, precision = spec.operator is Operator.LINEAR, spec.precision
-    grouped = precision.weight is not None and precision.weight.group_size is not None
-    if precision.weight_only != grouped or (grouped and not linear):
-        raise UnsupportedOperatorError(
-            f"{spec.site}: {spec.operator} in {precision.name}, which no kernel executes"
-        )
-    if grouped:
+    if precision.weight_only and not linear:
+        raise _not_executed(spec)
+    if precision.weight_only:
         return OpKind.WEIGHT_ONLY_LINEAR
     if precision.integer:
         return OpKind.QLINEAR if linear else OpKind.QCONV
     return OpKind.LINEAR if linear else OpKind.CONV
+
+
+def _not_executed(spec: LayerSpec) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"{spec.site}: {spec.operator} in {spec.precision.name}, which no kernel executes"
+    )
 
 
 def _weights(spec: LayerSpec) -> dict[str, NDArray[Any]]:

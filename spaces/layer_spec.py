@@ -18,6 +18,11 @@ class Operator(StrEnum):
     SQUEEZE_EXCITE = "squeeze_excite"
     GLOBAL_POOL = "global_pool"
     LINEAR = "linear"
+    ATTENTION = "attention"
+    """Multi-head self-attention over the pixels of a map, behind the convolution that writes
+    queries, keys and values: their channels side by side in this order, and in each the heads side
+    by side. The values pass a depthwise convolution first; scores have a learned bias for every
+    head and distance |dy|, |dx| (as in LeViT, Graham et al. 2021)."""
 
 
 class Activation(StrEnum):
@@ -49,6 +54,9 @@ class LayerSpec:
         precision: Schemes of the weight and of the layer's *input*.
         residual: Whether the input of the layer's block is added to the output.
         hidden_channels: Width of a squeeze-and-excite bottleneck, else 0.
+        heads: Attention heads that share the output channels of the layer that writes queries,
+            keys and values, the channels of attention, and the input channels of the layer behind
+            it; else 0.
     """
 
     site: str
@@ -64,6 +72,7 @@ class LayerSpec:
     precision: LayerPrecision = FP32
     residual: bool = False
     hidden_channels: int = 0
+    heads: int = 0
 
     @property
     def padding(self) -> int:
@@ -73,10 +82,31 @@ class LayerSpec:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight is."""
-        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.GLOBAL_POOL):
+        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.GLOBAL_POOL, Operator.ATTENTION):
             return (0,)
         shape = (self.out_channels, self.in_channels // self.groups)
         return shape if self.operator is Operator.LINEAR else (*shape, self.kernel, self.kernel)
+
+    @property
+    def head_channels(self) -> tuple[int, int]:
+        """Channels of one head of attention: (of a query or key, of a value)."""
+        value = self.out_channels // self.heads
+        return (self.in_channels // self.heads - value) // 2, value
+
+    @property
+    def value_convolution(self) -> LayerSpec:
+        """The depthwise convolution of attention's values, as a layer."""
+        channels = self.out_channels
+        return LayerSpec(
+            f"{self.site}.depthwise",
+            Operator.DEPTHWISE_CONV,
+            channels,
+            channels,
+            self.in_size,
+            self.out_size,
+            self.kernel,
+            groups=channels,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal spec."""
@@ -94,6 +124,7 @@ class LayerSpec:
             "precision": self.precision.to_json(),
             "residual": self.residual,
             "hidden_channels": self.hidden_channels,
+            "heads": self.heads,
         }
 
     @classmethod

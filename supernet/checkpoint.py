@@ -116,6 +116,12 @@ def load_latest(
     return None, problems
 
 
+def checkpoint_step(folder: str | Path) -> int | None:
+    """Steps of the newest checkpoint below `folder`, which is not read; None: there is none."""
+    folders = _folders(Path(folder))
+    return int(folders[-1].name.removeprefix("step-")) if folders else None
+
+
 def _hash(content: Mapping[str, Any]) -> str:
     """Of JSON content, whatever its formatting."""
     return sha256_bytes(json.dumps(content, sort_keys=True).encode())

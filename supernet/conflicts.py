@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spaces.dimension import Choice, DimensionKind
-from spaces.quant_scheme import FLOAT_BITS, Symmetry
+from spaces.dimension import DimensionKind
+from spaces.quant_scheme import FLOAT_BITS
 from spaces.space import SearchSpace
 from supernet.config import SupernetConfig
 from supernet.errors import SupernetConfigError
-from supernet.objectives import OBJECTIVES, InPlaceConfig
+from supernet.objectives import OBJECTIVES, DistillationConfig
+from supernet.quantizers import PER_FORM, QUANTIZERS
 from supernet.samplers import SAMPLERS, Role
 from supernet.samplers.columns import BITS, chosen
+from supernet.supernet import layer_options
 
 _SORTED = frozenset({DimensionKind.WIDTH, DimensionKind.EXPANSION, DimensionKind.FFN})
 
@@ -32,23 +34,18 @@ def check_choices(space: SearchSpace, config: SupernetConfig) -> None:
             raise SupernetConfigError(problem)
 
 
-def _asymmetric_weights(space: SearchSpace, config: SupernetConfig) -> str | None:
-    if config.quantizer != "shared_pow2":
+def _shared_quantizer(space: SearchSpace, config: SupernetConfig) -> str | None:
+    """What the quantiser itself refuses: powers of two share no zero point, one 8-bit scale no
+    other bits."""
+    if config.quantizer == PER_FORM:
         return None
-    values: dict[str, Choice] = dict(space.max_config())
-    for dimension in space.dimensions:
-        if dimension.kind is DimensionKind.SYMMETRY and Symmetry.ASYMMETRIC in dimension.choices:
-            values[dimension.name] = str(Symmetry.ASYMMETRIC)
-        if dimension.kind is DimensionKind.W_BITS:
-            values[dimension.name] = dimension.choices[0]
-    for spec in space.layer_specs(space.config(values)):
-        weight = spec.precision.weight
-        if weight is not None and weight.symmetry is Symmetry.ASYMMETRIC:
-            return (
-                f"quantizer shared_pow2 cannot have asymmetric weights, and {spec.site} of "
-                f"{space.name} has them: an offset is no multiple of every power of two; allowed: "
-                "a space whose weights are symmetric, or quantizer per_form"
-            )
+    quantizer = QUANTIZERS.get(config.quantizer)
+    for site, options in layer_options(space).items():
+        try:
+            quantizer(options.weight_schemes, options.largest.weight_shape)
+            quantizer(options.activation_schemes, None)
+        except SupernetConfigError as error:
+            return f"quantizer {config.quantizer} and the forms of {site} of {space.name}: {error}"
     return None
 
 
@@ -85,7 +82,7 @@ def _missing_roles(space: SearchSpace, config: SupernetConfig) -> str | None:
     return (
         f"objective {config.objective} as set needs a {roles} config in every step, and sampler "
         f"{config.sampler} as set does not always draw one; allowed: sampler sandwich, or an "
-        "objective that does without (task, chain, external_teacher; in_place with teacher: "
+        "objective that does without (task, chain, external_teacher; distillation with teacher: "
         "random_mean where random and smallest configs are drawn)"
     )
 
@@ -114,7 +111,7 @@ def _teacher(space: SearchSpace, config: SupernetConfig) -> str | None:
     if uses or config.teacher is None:
         return None
     why = "does not use one"
-    if isinstance(config.objective, InPlaceConfig):
+    if isinstance(config.objective, DistillationConfig):
         why = f"already distils from its own {config.objective.teacher}"
     return (
         f"teacher names an external one, and objective {config.objective} as set {why}; allowed: "
@@ -156,7 +153,7 @@ def _flattened_importance(space: SearchSpace, config: SupernetConfig) -> str | N
 
 _Rule = Callable[[SearchSpace, SupernetConfig], str | None]
 _RULES: tuple[_Rule, ...] = (
-    _asymmetric_weights,
+    _shared_quantizer,
     _two_owners_of_bits,
     _no_bits_to_draw,
     _missing_roles,

@@ -48,15 +48,15 @@ class Regularizer(ABC):
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer", "netcarve.regularizers")
 
 
-class WeightDistributionConfig(RegularizerConfig):
-    """Settings of `weight_distribution`.
+class KurtosisSkewConfig(RegularizerConfig):
+    """Settings of `kurtosis_skew`.
 
     Attributes:
         kurtosis: Weight of the squared distance of the kurtosis from a uniform distribution's, 1.8.
         skewness: Weight of the squared skewness.
     """
 
-    name: Literal["weight_distribution"] = "weight_distribution"
+    name: Literal["kurtosis_skew"] = "kurtosis_skew"
     kurtosis: Annotated[float, Field(ge=0)] = 0.015
     skewness: Annotated[float, Field(ge=0)] = 1.0
 
@@ -79,13 +79,13 @@ def regularised_weights(supernet: Supernet) -> list[Tensor]:
     return list(found[1:])
 
 
-@REGULARIZERS.register("weight_distribution")
-class WeightDistribution(Regularizer):
+@REGULARIZERS.register("kurtosis_skew")
+class KurtosisSkew(Regularizer):
     """Pulls weights towards a symmetric, uniform distribution, which quantises best at few bits
     (EQ-Net, Xu et al. 2023): the mean over the layers of the weighted squares."""
 
-    settings_type = WeightDistributionConfig
-    config: WeightDistributionConfig
+    settings_type = KurtosisSkewConfig
+    config: KurtosisSkewConfig
 
     def loss(self, supernet: Supernet) -> Tensor:
         terms = []

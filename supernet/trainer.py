@@ -111,7 +111,7 @@ class Trainer:
         self.horizon = Horizon(self.warmup_steps, config.epochs * epoch, epoch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.supernet = build_supernet(space).to(self.world.device)
+            self.supernet = build_supernet(space, config.quantizer).to(self.world.device)
         self.warmup_sampler = SandwichSampler(space, config.random_configs, config.seed)
         self.sampler: ConfigSampler = SAMPLERS.get(config.sampler.name)(
             space, config.random_configs, config.seed, config.sampler, self.horizon
@@ -237,8 +237,8 @@ class Trainer:
     def _identity(self) -> dict[str, object]:
         return {
             "space": self.space.key,
-            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "train": self.batches.fingerprint(),
+            "config": self.config.decisive(),
+            "train": self.batches.images.fingerprint,
         }
 
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from supernet.elastic.convolution import convolve
 from supernet.elastic.options import LayerOptions
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
 class ElasticConv2d(nn.Module):
@@ -39,7 +40,7 @@ class ElasticConv2d(nn.Module):
         )
         self.weight_quantizers = nn.ModuleDict(
             {
-                f"k{k}": FakeQuantizer(options.weight_schemes, (*shape[:2], k, k))
+                f"k{k}": PerFormQuantizer(options.weight_schemes, (*shape[:2], k, k))
                 for k in options.kernels
                 if options.weight_schemes
             }
@@ -87,7 +88,7 @@ class ElasticConv2d(nn.Module):
         """float32 [N, I, H, W] -> [N, O, H', W']."""
         spec = self.spec
         groups = spec.in_channels if self.depthwise else 1
-        return F.conv2d(x, self.active_weight(), None, spec.stride, spec.kernel // 2, groups=groups)
+        return convolve(x, self.active_weight(), spec.stride, groups)
 
     @torch.no_grad()
     def calibrate_weights(self) -> None:

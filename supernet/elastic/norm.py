@@ -55,18 +55,26 @@ class ElasticBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, active, H, W] -> the same shape."""
-        n = self.active
-        weight, bias = self.weight[:n], self.bias[:n]
+        weight, bias = self._view(self.weight).flatten(), self._view(self.bias).flatten()
+        stores = (self._view(self.running_mean), self._view(self.running_var))
+        mean, var = (store.flatten() for store in stores)
         if not self.training:
-            mean, var = self.running_mean[:n], self.running_var[:n]
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
         if self.world.size > 1:
             return self._forward_shared(x, weight, bias)
         if self.averaged is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         self.averaged += 1
-        mean, var = self.running_mean[:n], self.running_var[:n]
-        return F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
+        out = F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
+        for store, updated in zip(stores, (mean, var), strict=True):
+            if store.data_ptr() != updated.data_ptr():
+                # A view of several axes, which had to be copied to be flat.
+                store.copy_(updated.view_as(store))
+        return out
+
+    def _view(self, values: Tensor) -> Tensor:
+        """The active part of [channels], of any shape, in the order of the input's channels."""
+        return values[: self.active]
 
     def _forward_shared(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         mean, var, count = _shared_moments(x, self.world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from supernet.objectives.base import OBJECTIVES, Objective, ObjectiveConfig, StepContext
 from supernet.objectives.chain import ChainConfig, ChainObjective
 from supernet.objectives.external_teacher import ExternalTeacherConfig, ExternalTeacherObjective
-from supernet.objectives.in_place import InPlaceConfig, InPlaceObjective
+from supernet.objectives.in_place_distillation import DistillationConfig, DistillationObjective
 from supernet.objectives.instatune import InstaTuneConfig, InstaTuneObjective
 from supernet.objectives.losses import (
     alpha_divergence,
@@ -19,10 +19,10 @@ __all__ = [
     "OBJECTIVES",
     "ChainConfig",
     "ChainObjective",
+    "DistillationConfig",
+    "DistillationObjective",
     "ExternalTeacherConfig",
     "ExternalTeacherObjective",
-    "InPlaceConfig",
-    "InPlaceObjective",
     "InstaTuneConfig",
     "InstaTuneObjective",
     "Objective",

@@ -11,14 +11,22 @@ import pytest
 from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.fusion import fuse
-from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
+from compilers.kernels import Attention, Conv, Depthwise, Gemm, WeightOnlyGemm
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
 from spaces.population import sample
-from spaces.quant_scheme import PRECISIONS, S8_WEIGHT, U8_ACTIVATION, LayerPrecision
+from spaces.quant_scheme import (
+    PRECISIONS,
+    S8_WEIGHT,
+    U8_ACTIVATION,
+    LayerPrecision,
+    activation_scheme,
+    weight_scheme,
+)
 from spaces.space import SearchSpace
 from supernet.extract import Subnet
+from tests.supernet.tiny_vit import tiny_vit_space
 
 LAYERS = (Conv, Depthwise, Gemm)
 
@@ -27,6 +35,7 @@ def calls(graph):
     """(site, kernel, what it reads) of each call, values numbered in the order they are written."""
     fused = fuse(graph)
     number = {fused.input: 0} | {call.output: i for i, call in enumerate(fused.calls, 1)}
+    number |= {name: f"constant{i}" for i, name in enumerate(fused.constants)}
     return [(c.site, c.kernel, [number[name] for name in c.inputs]) for c in fused.calls]
 
 
@@ -44,6 +53,19 @@ def test_subnets_of_the_digits_space_have_the_same_kernel_calls():
         subnet = Subnet(specs)
         size = subnet.resolution
         assert calls(subnet_graph(specs)) == calls(trace(subnet, (1, 1, size, size)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed):
+    space = tiny_vit_space()
+    row = sample(space, 1, np.random.default_rng(seed))[0]
+    specs = space.layer_specs(space.from_indices(row))
+    size = specs[0].in_size
+    expected = calls(trace(make_subnet(specs), (1, 1, size, size)))
+    assert calls(subnet_graph(specs)) == expected
+    assert {site for site, kernel, _ in expected if isinstance(kernel, Attention)} == {
+        spec.site for spec in specs if spec.operator is Operator.ATTENTION
+    }
 
 
 @pytest.mark.slow
@@ -98,3 +120,26 @@ def test_what_no_kernel_executes_is_an_error(operator, precision):
     spec = LayerSpec("fc", operator, 64, 8, precision=precision)
     with pytest.raises(UnsupportedOperatorError, match=f"fc.*{precision.name}"):
         subnet_graph([spec])
+
+
+@pytest.mark.parametrize("operator", [Operator.CONV, Operator.LINEAR])
+@pytest.mark.parametrize(
+    ("weight", "activation"),
+    [
+        (weight_scheme(8, "per_tensor", "asymmetric"), U8_ACTIVATION),
+        (weight_scheme(4, "per_group32"), U8_ACTIVATION),
+        (S8_WEIGHT, activation_scheme(4)),
+        (S8_WEIGHT, activation_scheme(8, "symmetric")),
+        (S8_WEIGHT, activation_scheme(7, "symmetric", nonnegative=True)),
+    ],
+)
+def test_a_form_that_no_kernel_executes_is_an_error_however_it_comes(operator, weight, activation):
+    size = 1 if operator is Operator.LINEAR else 4
+    spec = LayerSpec(
+        "fc", operator, 64, 8, size, size, precision=LayerPrecision(weight, activation)
+    )
+    with pytest.raises(UnsupportedOperatorError, match=rf"fc: {operator} in {spec.precision.name}"):
+        subnet_graph([spec])
+    shape = (1, 64) if operator is Operator.LINEAR else (1, 64, 4, 4)
+    with pytest.raises(UnsupportedOperatorError, match="kernel"):
+        trace(Subnet([spec]), shape)

@@ -12,7 +12,7 @@ from predictors.features import (
     layer_features,
     totals,
 )
-from spaces import cost
+from spaces import cost, get_space, layer_cost
 from spaces.layer_spec import Operator
 from spaces.population import sample
 
@@ -24,6 +24,16 @@ def test_features_equal_the_sum_over_each_configs_layers(space):
     for row, genes in zip(features, population, strict=True):
         specs = space.layer_specs(space.from_indices(genes))
         assert np.array_equal(row, sum(layer_features((spec,)) for spec in specs))
+
+
+def test_attention_is_counted_in_floats():
+    space = get_space("elasticvit_digits")
+    specs = space.layer_specs(space.max_config())
+    row = layer_features(specs)
+    attentions = [spec for spec in specs if spec.operator is Operator.ATTENTION]
+    found = row[FEATURES.index(Feature("macs", "attention", "float"))]
+    assert found == sum(layer_cost(spec).macs for spec in attentions) > 0
+    assert row[FEATURES.index(Feature("layers", "attention", "float"))] == len(attentions)
 
 
 def test_totals_equal_the_exact_cost(space):

@@ -22,17 +22,17 @@ COMPLEXITY = {"name": "complexity", "levels": 3}
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sampler": "complexity"}, "in_place .* needs a max .* sampler complexity"),
-        ({"sampler": "performance"}, "in_place .* needs a max .* sampler performance"),
-        ({"sampler": "uniform"}, "in_place .* needs a max .* sampler uniform"),
-        ({"sampler": "nested"}, "in_place .* needs a max .* sampler nested"),
+        ({"sampler": "complexity"}, "distillation .* needs a max .* sampler complexity"),
+        ({"sampler": "performance"}, "distillation .* needs a max .* sampler performance"),
+        ({"sampler": "uniform"}, "distillation .* needs a max .* sampler uniform"),
+        ({"sampler": "nested"}, "distillation .* needs a max .* sampler nested"),
         (
             {"sampler": "complexity", "objective": "instatune"},
             "instatune .* needs a max .* sampler complexity",
         ),
         (
-            {"sampler": "uniform", "objective": {"name": "in_place", "teacher": "random_mean"}},
-            "in_place .* needs a min .* sampler uniform",
+            {"sampler": "uniform", "objective": {"name": "distillation", "teacher": "random_mean"}},
+            "distillation .* needs a min .* sampler uniform",
         ),
         (
             {
@@ -75,13 +75,13 @@ def test_a_bit_sampler_without_bits(small_float_space):
     )
 
 
-@pytest.mark.parametrize("objective", ["in_place", "task", "chain", "instatune"])
+@pytest.mark.parametrize("objective", ["distillation", "task", "chain", "instatune"])
 def test_an_external_teacher_beside_an_objective_that_has_its_own(small_space, objective):
     refused(small_space, f"teacher .* objective {objective}", teacher="t", objective=objective)
 
 
 def test_the_teacher_of_the_own_largest_config_is_named(small_space):
-    refused(small_space, "already distils from its own max", teacher="t", objective="in_place")
+    refused(small_space, "already distils from its own max", teacher="t", objective="distillation")
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,26 @@ def test_updates_per_precision_without_precisions(small_float_space):
 
 
 def test_flattened_weights_before_they_are_sorted_by_magnitude(small_space, small_bits_space):
-    regularizer = {"name": "weight_distribution", "warmup": True}
-    refused(small_space, "weight_distribution with warmup: true .* sorts", regularizer=regularizer)
-    for space, chosen in ((small_space, "weight_distribution"), (small_bits_space, regularizer)):
+    regularizer = {"name": "kurtosis_skew", "warmup": True}
+    refused(small_space, "kurtosis_skew with warmup: true .* sorts", regularizer=regularizer)
+    for space, chosen in ((small_space, "kurtosis_skew"), (small_bits_space, regularizer)):
         check_choices(space, SupernetConfig.model_validate({"regularizer": chosen}))
 
 
 def test_asymmetric_weights_with_shared_powers_of_two(plain):
-    refused(plain(), "shared_pow2 .* block0.conv of plain", quantizer="shared_pow2")
-    refused(plain(symmetry=("asymmetric",)), "shared_pow2 ", quantizer="shared_pow2")
+    match = "shared_pow2 .* block0.conv of plain: .*asymmetric.* has a zero point"
+    for forms in (("symmetric", "asymmetric"), ("asymmetric",)):
+        refused(plain(symmetry=forms), match, quantizer="shared_pow2")
     symmetric = plain(symmetry=("symmetric",))
     check_choices(symmetric, SupernetConfig(quantizer="shared_pow2"))
     check_choices(plain(), SupernetConfig())
+
+
+def test_other_bits_with_one_8_bit_scale(plain):
+    space = plain(w_bits=(4, 8), a_bits=(8,), symmetry=("symmetric",))
+    refused(space, "shared_8bit .* block0.conv of plain: .*needs another", quantizer="shared_8bit")
+    eight = plain(w_bits=(8,), a_bits=(8,), symmetry=("symmetric",))
+    check_choices(eight, SupernetConfig(quantizer="shared_8bit"))
 
 
 def test_the_default_options_suit_every_space(small_space, small_float_space, tiny_space):

@@ -9,8 +9,8 @@ from supernet.config import SupernetConfig
 from supernet.data import DataSplits
 from supernet.families import build_supernet
 from supernet.regularisers import (
-    WeightDistribution,
-    WeightDistributionConfig,
+    KurtosisSkew,
+    KurtosisSkewConfig,
     moments,
     regularised_weights,
 )
@@ -30,7 +30,7 @@ def test_all_float_weights_but_the_first_layers_are_regularised(small_space):
     torch.manual_seed(0)
     supernet = build_supernet(small_space)
     supernet.activate(small_space.min_config())  # the active widths and bits do not matter
-    regularizer = WeightDistribution(WeightDistributionConfig(kurtosis=0.5, skewness=2.0))
+    regularizer = KurtosisSkew(KurtosisSkewConfig(kurtosis=0.5, skewness=2.0))
     loss = regularizer.loss(supernet)
     weights = regularised_weights(supernet)
     terms = []
@@ -48,7 +48,7 @@ def test_all_float_weights_but_the_first_layers_are_regularised(small_space):
 def test_training_with_it_makes_weights_uniform(small_bits_space, digits: DataSplits):
     """EQ-Net: the mean kurtosis comes near 1.8; without it, it stays that of a normal."""
     mean = {}
-    for regularizer in (None, {"name": "weight_distribution", "kurtosis": 0.3, "warmup": True}):
+    for regularizer in (None, {"name": "kurtosis_skew", "kurtosis": 0.3, "warmup": True}):
         config = SupernetConfig(warmup_epochs=4, epochs=1, regularizer=regularizer)
         trainer = Trainer(small_bits_space, config, digits)
         while trainer.step < trainer.warmup_steps:

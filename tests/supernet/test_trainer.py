@@ -290,14 +290,14 @@ SEAMS = {
     },
     "levels, wave, alpha, clipping": {
         "sampler": {"name": "complexity", "levels": 3, "candidates": 512, "bits": "triangle"},
-        "objective": {"name": "in_place", "teacher": "random_mean", "divergence": "alpha"},
+        "objective": {"name": "distillation", "teacher": "random_mean", "divergence": "alpha"},
         "update": {
             "name": "accumulate",
             "optimizer": "sgd",
             "clip": "adaptive",
             "clip_limit": 0.1,
         },
-        "regularizer": "weight_distribution",
+        "regularizer": "kurtosis_skew",
         "learning_rate": 0.05,
     },
     "Hessian, steps per precision": {
@@ -337,7 +337,7 @@ def test_phases_are_called_by_the_name_of_the_sampler(small_space, few, tmp_path
 
 def test_options_that_contradict_one_another_are_refused_before_training(tiny_space, few):
     options = {**SHORT.model_dump(), "sampler": "complexity"}
-    with pytest.raises(SupernetConfigError, match=r"objective in_place .* sampler complexity"):
+    with pytest.raises(SupernetConfigError, match=r"objective distillation .* sampler complexity"):
         Trainer(tiny_space, SupernetConfig.model_validate(options), few)
 
 

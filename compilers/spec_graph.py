@@ -40,29 +40,41 @@ class _Writer:
 
     def graph(self) -> Graph:
         value, shortcut, previous = _INPUT, _INPUT, ""
-        shortcut_blocks = {_block(spec) for spec in self.specs if spec.residual}
+        projected = {spec.block for spec in self.specs if spec.shortcut}
+        identity_blocks = {spec.block for spec in self.specs if spec.residual} - projected
         for spec in self.specs:
             quantised = spec.precision.activation is not None
-            if quantised:
-                value = self.emit(OpKind.QUANTIZE, spec.site, (value,))
-            block = _block(spec)
-            if block != previous and block in shortcut_blocks:
-                shortcut = self.dequantized(value, spec) if quantised else value
-            previous = block
+            read = self.quantised(value, spec) if quantised else value
+            if spec.block != previous and spec.block in identity_blocks:
+                shortcut = self.dequantised(read, spec) if quantised else value
+            previous = spec.block
             if quantised and spec.precision.weight is None:
-                value = self.dequantized(value, spec)
-            value = self.layer(value, spec)
-            if spec.activation is not Activation.NONE:
-                value = self.emit(OpKind(spec.activation), spec.site, (value,))
+                read = self.dequantised(read, spec)
+            out = self.activated(self.layer(read, spec), spec.activation, spec)
+            if spec.shortcut:
+                shortcut = out
+                continue
+            value = out
             if spec.residual:
                 value = self.emit(OpKind.ADD, spec.site, (value, shortcut))
+                value = self.activated(value, spec.residual_activation, spec)
         return Graph(_INPUT, self.shapes[_INPUT], tuple(self.ops), value)
+
+    def activated(self, x: str, activation: Activation, spec: LayerSpec) -> str:
+        if activation is Activation.NONE:
+            return x
+        return self.emit(OpKind(activation), spec.site, (x,))
 
     def layer(self, x: str, spec: LayerSpec) -> str:
         channels, size = spec.out_channels, spec.out_size
         match spec.operator:
             case Operator.SQUEEZE_EXCITE:
                 return self.squeeze_excite(x, spec)
+            case Operator.MAX_POOL:
+                shape = (1, channels, size, size)
+                return self.emit(
+                    OpKind.MAX_POOL, spec.site, (x,), shape, window=spec, kernel=spec.kernel
+                )
             case Operator.GLOBAL_POOL:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
         kind, attributes = _layer_kind(spec), {}
@@ -88,8 +100,11 @@ class _Writer:
         gate = self.emit(OpKind.RESHAPE, spec.site, (gate,), (1, channels, 1, 1))
         return self.emit(OpKind.MUL, spec.site, (x, gate))
 
-    def dequantized(self, x: str, spec: LayerSpec) -> str:
-        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,))
+    def quantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.QUANTIZE, spec.site, (x,), params=_qparams(spec))
+
+    def dequantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,), params=_qparams(spec))
 
     def emit(
         self,
@@ -103,8 +118,6 @@ class _Writer:
     ) -> str:
         """Append an operator; its result has the shape of its first input when none is given."""
         name = f"v{len(self.ops)}"
-        if kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
-            params = _QPARAMS
         self.shapes[name] = shape or self.shapes[inputs[0]]
         stride, padding, groups = (
             (window.stride, window.padding, window.groups) if window is not None else (1, 0, 1)
@@ -126,10 +139,14 @@ class _Writer:
         return name
 
 
-_QPARAMS: Mapping[str, NDArray[Any]] = {
-    "scale": np.ones((), np.float32),
-    "zero_point": np.zeros((), np.int32),
-}
+def _qparams(spec: LayerSpec) -> dict[str, NDArray[Any]]:
+    """Constants of a layer's input: equal ones for layers that read one tensor under one scheme."""
+    scheme = spec.precision.activation
+    assert scheme is not None, spec
+    return {
+        "scale": np.array(scheme.bits, np.float32),
+        "zero_point": np.zeros((), np.int32),
+    }
 
 
 def _layer_kind(spec: LayerSpec) -> OpKind:
@@ -170,7 +187,3 @@ def _float_weights(shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
 
 def _zeros(dtype: type[np.generic], *shape: int) -> NDArray[Any]:
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def _block(spec: LayerSpec) -> str:
-    return spec.site.rpartition(".")[0]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import POOLING, LayerSpec, Operator
 from spaces.quant_scheme import QuantScheme
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
@@ -57,7 +57,7 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
         layout[f"{site}.reduce.bias"] = ("float32", (hidden,))
         layout[f"{site}.expand.weight"] = ("float32", (out, hidden))
         layout[f"{site}.expand.bias"] = ("float32", (out,))
-    elif spec.operator is not Operator.GLOBAL_POOL:
+    elif spec.operator not in POOLING:
         scheme = spec.precision.weight
         layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
         layout[f"{site}.bias"] = ("int32" if spec.precision.integer else "float32", (out,))

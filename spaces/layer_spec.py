@@ -16,8 +16,13 @@ class Operator(StrEnum):
     CONV = "conv"
     DEPTHWISE_CONV = "depthwise_conv"
     SQUEEZE_EXCITE = "squeeze_excite"
+    MAX_POOL = "max_pool"
     GLOBAL_POOL = "global_pool"
     LINEAR = "linear"
+
+
+POOLING = frozenset({Operator.MAX_POOL, Operator.GLOBAL_POOL})
+"""Operators without weights."""
 
 
 class Activation(StrEnum):
@@ -47,8 +52,13 @@ class LayerSpec:
         groups: Number of channel groups.
         activation: Applied to the output, before a residual is added.
         precision: Schemes of the weight and of the layer's *input*.
-        residual: Whether the input of the layer's block is added to the output.
+        residual: Whether the shortcut of the layer's block is added to the output: the block's
+            input, or what its `shortcut` layer made of it.
         hidden_channels: Width of a squeeze-and-excite bottleneck, else 0.
+        shortcut: Whether the layer is the projection of its block's shortcut: the block's first
+            layer, behind which the next one reads the block's input too. Where both quantise it
+            under one scheme they do so with the same scale and zero point.
+        residual_activation: Applied after the residual is added.
     """
 
     site: str
@@ -64,6 +74,13 @@ class LayerSpec:
     precision: LayerPrecision = FP32
     residual: bool = False
     hidden_channels: int = 0
+    shortcut: bool = False
+    residual_activation: Activation = Activation.NONE
+
+    @property
+    def block(self) -> str:
+        """The block that the layer belongs to; empty for layers outside blocks."""
+        return self.site.rpartition(".")[0]
 
     @property
     def padding(self) -> int:
@@ -73,7 +90,7 @@ class LayerSpec:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight is."""
-        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.GLOBAL_POOL):
+        if self.operator in (Operator.SQUEEZE_EXCITE, *POOLING):
             return (0,)
         shape = (self.out_channels, self.in_channels // self.groups)
         return shape if self.operator is Operator.LINEAR else (*shape, self.kernel, self.kernel)
@@ -94,6 +111,8 @@ class LayerSpec:
             "precision": self.precision.to_json(),
             "residual": self.residual,
             "hidden_channels": self.hidden_channels,
+            "shortcut": self.shortcut,
+            "residual_activation": str(self.residual_activation),
         }
 
     @classmethod
@@ -102,5 +121,7 @@ class LayerSpec:
         fields = dict(data)
         fields["operator"] = Operator(fields["operator"])
         fields["activation"] = Activation(fields["activation"])
+        after = fields.get("residual_activation", Activation.NONE)
+        fields["residual_activation"] = Activation(after)
         fields["precision"] = LayerPrecision.from_json(fields["precision"])
         return cls(**fields)

@@ -4,5 +4,15 @@ from __future__ import annotations
 
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
+from spaces.families.resnet import ResNet, ResNetSettings
 
-__all__ = ["FAMILIES", "Family", "FamilySettings", "MobileNetV3", "MobileNetV3Settings", "Slot"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "FamilySettings",
+    "MobileNetV3",
+    "MobileNetV3Settings",
+    "ResNet",
+    "ResNetSettings",
+    "Slot",
+]

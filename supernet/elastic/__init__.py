@@ -13,6 +13,7 @@ from supernet.elastic.layer import (
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.residual import ElasticResidualBlock
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ElasticLayer",
     "ElasticLinear",
     "ElasticLinearLayer",
+    "ElasticResidualBlock",
     "ElasticSqueezeExcite",
     "ElasticSqueezeExciteLayer",
     "LayerOptions",

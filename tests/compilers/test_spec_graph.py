@@ -19,6 +19,7 @@ from spaces.population import sample
 from spaces.quant_scheme import PRECISIONS, S8_WEIGHT, U8_ACTIVATION, LayerPrecision
 from spaces.space import SearchSpace
 from supernet.extract import Subnet
+from tests.supernet.resnets import basic_space, bottleneck_space
 
 LAYERS = (Conv, Depthwise, Gemm)
 
@@ -84,6 +85,16 @@ def test_layers_of_any_precision_have_the_same_kernel_calls(subnets, make_subnet
     expected = calls(trace(make_subnet(tuple(specs)), (1, *images.shape[1:])))
     assert calls(subnet_graph(specs)) == expected
     assert isinstance(expected[-1][1], WeightOnlyGemm)
+
+
+@pytest.mark.parametrize("make", [basic_space, bottleneck_space])
+def test_subnets_with_projections_have_the_same_kernel_calls(make):
+    space = make()
+    channels = space.family.input_channels
+    for row in sample(space, 6, np.random.default_rng(7)):
+        specs = space.layer_specs(space.from_indices(row))
+        shape = (1, channels, specs[0].in_size, specs[0].in_size)
+        assert calls(subnet_graph(specs)) == calls(trace(Subnet(specs), shape))
 
 
 @pytest.mark.parametrize(

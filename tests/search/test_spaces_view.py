@@ -6,7 +6,7 @@ from search.devices import add_device, register_space_text
 from search.errors import SearchError
 from search.spaces_view import list_spaces, show_space
 from search.store import Store
-from spaces import UnknownNameError, get_space
+from spaces import SPACES, UnknownNameError, get_space
 
 BASE = "mobilenetv3_digits"
 
@@ -24,7 +24,9 @@ def store(tmp_path):
 
 def test_shipped_spaces_come_first(store):
     found = [(one.name, one.device) for one in list_spaces(store)]
-    assert found == [(BASE, None), ("both", "one"), ("both", "two")]
+    shipped = [(name, None) for name in SPACES.names()]
+    assert (BASE, None) in shipped
+    assert found == [*shipped, ("both", "one"), ("both", "two")]
 
 
 def test_a_name_on_several_devices_needs_the_device(store):

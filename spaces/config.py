@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaces.dimension import Choice
-from spaces.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from spaces.space import SearchSpace
@@ -53,11 +52,8 @@ class Config(Mapping[str, Choice]):
         return self._key
 
     def __getitem__(self, name: str) -> Choice:
-        try:
-            position = self.space.position(name)
-        except UnknownNameError:
-            # A mapping's `get` and `in` rely on KeyError.
-            raise KeyError(name) from None
+        # Not `space.position`: a mapping's `get` and `in` rely on KeyError, and often find nothing.
+        position = self.space._positions[name]
         return self.space.dimensions[position].choices[int(self._indices[position])]
 
     def __iter__(self) -> Iterator[str]:

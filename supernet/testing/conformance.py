@@ -9,6 +9,7 @@ import torch
 
 from spaces.config import Config
 from spaces.dimension import Dimension, DimensionKind
+from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import FLOAT_BITS
 from spaces.space import SearchSpace
 from supernet.extract import Subnet, load_subnet, save_subnet
@@ -85,9 +86,11 @@ class FamilyConformance:
     def test_a_space_survives_json(self, space: SearchSpace) -> None:
         again = SearchSpace.from_json(space.to_json())
         assert again.key == space.key, "the space's key is another one after JSON"
-        config = space.max_config()
-        layers = again.layer_specs(again.config(config))
-        assert layers == space.layer_specs(config), "layers are others after JSON"
+        for config in (space.max_config(), space.min_config()):
+            layers = again.layer_specs(again.config(config))
+            assert layers == space.layer_specs(config), "layers are others after JSON"
+            for spec in layers:
+                assert LayerSpec.from_json(spec.to_json()) == spec, f"{spec} is another after JSON"
 
     def test_activation_copies_nothing(self, space: SearchSpace) -> None:
         supernet = self.supernet(space)

@@ -11,7 +11,7 @@ import pytest
 from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.fusion import fuse
-from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
+from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, Quantize, WeightOnlyGemm
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
@@ -22,13 +22,18 @@ from supernet.extract import Subnet
 from tests.supernet.resnets import basic_space, bottleneck_space
 
 LAYERS = (Conv, Depthwise, Gemm)
+CONVERSIONS = (Quantize, Dequantize)
 
 
 def calls(graph):
-    """(site, kernel, what it reads) of each call, values numbered in the order they are written."""
+    """(site, kernel, what it reads) of each call, values numbered in the order they are written;
+    conversions belong to no site."""
     fused = fuse(graph)
     number = {fused.input: 0} | {call.output: i for i, call in enumerate(fused.calls, 1)}
-    return [(c.site, c.kernel, [number[name] for name in c.inputs]) for c in fused.calls]
+    sites = ["" if isinstance(c.kernel, CONVERSIONS) else c.site for c in fused.calls]
+    reads = [[number[name] for name in c.inputs] for c in fused.calls]
+    kernels = [call.kernel for call in fused.calls]
+    return list(zip(sites, kernels, reads, strict=True))
 
 
 @pytest.mark.parametrize("name", ["fp32", "w8a8", "mixed"])

@@ -78,11 +78,11 @@ class Broken(ResNet):
         return SearchSpace("broken", self)
 
 
-def only(name, **changes):
-    """A change of the slot called `name`; a function gets the old value."""
+def only(title, **changes):
+    """A change of the slot called `title`; functions of the slot give its fields."""
 
     def change(slot):
-        if slot.name != name:
+        if slot.name != title:
             return slot
         return replace(slot, **{field: make(slot) for field, make in changes.items()})
 
@@ -211,7 +211,7 @@ def test_copied_weights_are_found(broken, space, copy, message):
 
 def test_another_computation_is_found(broken, space):
     supernet = broken(forward=lambda self, x: 1.01 * ResNetSupernet.forward(self, x))
-    with pytest.raises(AssertionError, match=r"extracted and active .* differ by"):
+    with pytest.raises(AssertionError, match=r"the active .* differ by"):
         check_extraction(supernet, space.max_config(), sample_images(space, 32))
 
 

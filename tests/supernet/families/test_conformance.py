@@ -14,7 +14,7 @@ first stage."""
 
 
 class TestPresets(FamilyConformance):
-    configs = 2
+    configs = 1
     images = 16
 
     @pytest.fixture(scope="class", params=SPACES.names())

@@ -52,8 +52,9 @@ class Config(Mapping[str, Choice]):
         return self._key
 
     def __getitem__(self, name: str) -> Choice:
-        # Not `space.position`: a mapping's `get` and `in` rely on KeyError, and often find nothing.
-        position = self.space._positions[name]
+        # Not `space.position`: composing its message takes longer than all else that `get` and `in`
+        # do, and a mapping is asked for absent names all the time.
+        position = self.space.positions[name]
         return self.space.dimensions[position].choices[int(self._indices[position])]
 
     def __iter__(self) -> Iterator[str]:

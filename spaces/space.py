@@ -57,12 +57,13 @@ class SearchSpace:
             dimensions.append(Dimension(dimension.name, dimension.kind, ordered))
         self.dimensions: tuple[Dimension, ...] = tuple(dimensions)
         self.names = tuple(d.name for d in self.dimensions)
-        self._positions = {name: i for i, name in enumerate(self.names)}
+        self.positions: Mapping[str, int] = {name: i for i, name in enumerate(self.names)}
+        """Dimension name -> column of a population."""
         if kept:
             raise UnknownNameError("dimension", next(iter(kept)), self.names)
         self.cardinalities = np.array([len(d.choices) for d in self.dimensions], np.int64)
         self.slots = family.slots()
-        self._slot_reads = [np.array([self._positions[r] for r in s.reads]) for s in self.slots]
+        self._slot_reads = [np.array([self.positions[r] for r in s.reads]) for s in self.slots]
         self._tables: dict[tuple[SlotFunction, int], _SlotTable] = {}
 
     @property
@@ -83,7 +84,7 @@ class SearchSpace:
             UnknownNameError: No dimension has this name.
         """
         try:
-            return self._positions[name]
+            return self.positions[name]
         except KeyError:
             raise UnknownNameError("dimension", name, self.names) from None
 
@@ -99,7 +100,7 @@ class SearchSpace:
             depth, least = slot.depth
             columns = [i for i, n in enumerate(self.names) if n.startswith(f"{slot.name}.")]
             present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-            gates.append((np.array(columns, np.int64), self._positions[depth], present))
+            gates.append((np.array(columns, np.int64), self.positions[depth], present))
         return tuple(gates)
 
     def active(self, population: Population) -> NDArray[np.bool_]:
@@ -197,7 +198,7 @@ class SearchSpace:
             if slot.depth is not None:
                 depth, least = slot.depth
                 present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-                values = np.where(present[population[:, self._positions[depth]], None], values, 0.0)
+                values = np.where(present[population[:, self.positions[depth]], None], values, 0.0)
             columns.append(values)
         return np.stack(columns, axis=1)
 

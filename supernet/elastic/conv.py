@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from supernet.elastic.convolution import convolve
 from supernet.elastic.options import LayerOptions
 from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
 
@@ -86,7 +87,7 @@ class ElasticConv2d(nn.Module):
         """float32 [N, I, H, W] -> [N, O, H', W']."""
         spec = self.spec
         groups = spec.in_channels if self.depthwise else 1
-        return F.conv2d(x, self.active_weight(), None, spec.stride, spec.kernel // 2, groups=groups)
+        return convolve(x, self.active_weight(), spec.stride, groups)
 
     @torch.no_grad()
     def calibrate_weights(self) -> None:

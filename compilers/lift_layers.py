@@ -8,6 +8,7 @@ import torch
 
 from compilers.graph import OpKind
 from compilers.lift import Translator, Value, op_name
+from supernet.integer_ops import U8_MAX
 
 if TYPE_CHECKING:
     from compilers.lift import Lifter
@@ -73,10 +74,16 @@ def _weights(at: Lifter, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def quantised(at: Lifter, given: dict[str, Any]) -> Value:
-    """An operator of `supernet.integer_ops`."""
+    """An operator of `supernet.integer_ops`: on integers of 0 to 255, and symmetric weights."""
     kind, roles = _QUANTISED[op_name(at.node)]
+    codes = given.get("qmin", 0), given.get("qmax", U8_MAX)
+    if codes != (0, U8_MAX):
+        raise at.fail(f"integers from {codes[0]} to {codes[1]}; kernels execute 0 to {U8_MAX}")
+    if given.get("weight_zero_point") is not None:
+        raise at.fail("asymmetric integer weights; kernels execute symmetric ones")
     params = {role: given[argument] for role, argument in roles.items()}
-    numbers = {name: n for name, n in given.items() if name not in ("x", *roles.values())}
+    others = {"x", "qmin", "qmax", "weight_zero_point", *roles.values()}
+    numbers = {name: n for name, n in given.items() if name not in others}
     return at.emit(kind, [given["x"]], params, **numbers)
 
 

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
 from spaces.layer_spec import Activation, LayerSpec, Operator
+from spaces.quant_scheme import PRECISIONS, U8_ACTIVATION, LayerPrecision
 
 _INPUT = "x"
+# Squeeze-and-excite and pooling have no integer weights.
+_EXECUTED = frozenset({*PRECISIONS.values(), LayerPrecision(None, U8_ACTIVATION)})
 
 
 def subnet_graph(specs: Sequence[LayerSpec]) -> Graph:
@@ -43,6 +46,8 @@ class _Writer:
         projected = {spec.block for spec in self.specs if spec.shortcut}
         identity_blocks = {spec.block for spec in self.specs if spec.residual} - projected
         for spec in self.specs:
+            if spec.precision not in _EXECUTED:
+                raise _not_executed(spec)
             quantised = spec.precision.activation is not None
             read = self.quantised(value, spec) if quantised else value
             if spec.block != previous and spec.block in identity_blocks:
@@ -101,10 +106,10 @@ class _Writer:
         return self.emit(OpKind.MUL, spec.site, (x, gate))
 
     def quantised(self, x: str, spec: LayerSpec) -> str:
-        return self.emit(OpKind.QUANTIZE, spec.site, (x,), params=_qparams(spec))
+        return self.emit(OpKind.QUANTIZE, spec.site, (x,), params=_QPARAMS)
 
     def dequantised(self, x: str, spec: LayerSpec) -> str:
-        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,), params=_qparams(spec))
+        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,), params=_QPARAMS)
 
     def emit(
         self,
@@ -139,29 +144,29 @@ class _Writer:
         return name
 
 
-def _qparams(spec: LayerSpec) -> dict[str, NDArray[Any]]:
-    """Constants of a layer's input: equal ones for layers that read one tensor under one scheme."""
-    scheme = spec.precision.activation
-    assert scheme is not None, spec
-    return {
-        "scale": np.array(scheme.bits, np.float32),
-        "zero_point": np.zeros((), np.int32),
-    }
+# Layers that read one tensor under one scheme share its quantiser.
+_QPARAMS: Mapping[str, NDArray[Any]] = {
+    "scale": np.ones((), np.float32),
+    "zero_point": np.zeros((), np.int32),
+}
 
 
 def _layer_kind(spec: LayerSpec) -> OpKind:
     """What `supernet.subnet_layers.build_layer` makes of a convolution or linear layer."""
     linear, precision = spec.operator is Operator.LINEAR, spec.precision
-    grouped = precision.weight is not None and precision.weight.group_size is not None
-    if precision.weight_only != grouped or (grouped and not linear):
-        raise UnsupportedOperatorError(
-            f"{spec.site}: {spec.operator} in {precision.name}, which no kernel executes"
-        )
-    if grouped:
+    if precision.weight_only and not linear:
+        raise _not_executed(spec)
+    if precision.weight_only:
         return OpKind.WEIGHT_ONLY_LINEAR
     if precision.integer:
         return OpKind.QLINEAR if linear else OpKind.QCONV
     return OpKind.LINEAR if linear else OpKind.CONV
+
+
+def _not_executed(spec: LayerSpec) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"{spec.site}: {spec.operator} in {spec.precision.name}, which no kernel executes"
+    )
 
 
 def _weights(spec: LayerSpec) -> dict[str, NDArray[Any]]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from spaces.dimension import Choice, Dimension, DimensionKind
 from spaces.layer_spec import Operator
-from spaces.quant_scheme import PRECISIONS
+from spaces.quant_scheme import (
+    ACTIVATION_SYMMETRY,
+    FLOAT_BITS,
+    PRECISIONS,
+    WEIGHT_GRANULARITY,
+    WEIGHT_SYMMETRY,
+    LayerPrecision,
+    precision,
+)
 
 PROBED = frozenset(
     (operator, name)
     for operator in Operator
-    for name, precision in PRECISIONS.items()
-    if not precision.weight_only or operator is Operator.LINEAR
+    for name, found in PRECISIONS.items()
+    if not found.weight_only or operator is Operator.LINEAR
 )
 """What a probe asks for: every operator in every precision that its layers can have."""
 
@@ -38,6 +47,19 @@ class DeviceCapabilities:
     operators: frozenset[Operator]
     schemes: frozenset[str]
     hardware: str = ""
+
+    def executed_choices(self, dimension: Dimension) -> tuple[Choice, ...]:
+        """The choices of a dimension that some precision of the device has; all of them where
+        the dimension chooses no precision.
+
+        On a device without integer layers the input bits and the form say nothing: the first
+        choice is left.
+        """
+        found = [precision(name) for name in self.schemes]
+        executed = _executed(dimension, found)
+        kept = tuple(choice for choice in dimension.choices if choice in executed)
+        moot = dimension.kind is not DimensionKind.W_BITS and not any(p.integer for p in found)
+        return kept or (dimension.choices[:1] if moot else ())
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into equal capabilities."""
@@ -76,3 +98,24 @@ def executed_schemes(operators: Set[Operator], passed: Set[tuple[Operator, str]]
         if asked and asked <= passed:
             found.add(name)
     return frozenset(found)
+
+
+def _executed(dimension: Dimension, precisions: Sequence[LayerPrecision]) -> Set[Choice]:
+    """What any of the precisions has where `dimension` chooses."""
+    weights = [p.weight for p in precisions if p.integer and p.weight is not None]
+    inputs = [p.activation for p in precisions if p.integer and p.activation is not None]
+    only = [p.weight for p in precisions if p.weight_only and p.weight is not None]
+    if dimension.kind is DimensionKind.W_BITS:
+        fp32 = {FLOAT_BITS for p in precisions if p.weight is None}
+        return {*(w.bits for w in weights), *fp32}
+    if dimension.kind is DimensionKind.A_BITS:
+        fp32 = {FLOAT_BITS for p in precisions if p.activation is None}
+        return {*(a.bits for a in inputs), *fp32}
+    if dimension.kind is DimensionKind.GRANULARITY:
+        whole = dimension.name == WEIGHT_GRANULARITY
+        return {w.granularity_name for w in (weights if whole else only)}
+    if dimension.name == WEIGHT_SYMMETRY:
+        return {w.symmetry for w in weights}
+    if dimension.name == ACTIVATION_SYMMETRY:
+        return {a.symmetry for a in inputs}
+    return set(dimension.choices)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from spaces.layer_spec import POOLING, LayerSpec, Operator
-from spaces.quant_scheme import QuantScheme
+from spaces.quant_scheme import QuantScheme, Symmetry
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
 
@@ -40,10 +40,12 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     """Name -> (dtype, shape) of every tensor that a layer stores.
 
     A float32 layer stores `weight` and `bias`. An integer layer stores `weight`, `bias` (int32, in
-    units of the accumulator) and `scale` (float32 per output channel). A weight-only layer stores
-    `weight`, `bias` (float32) and `scale` (float32 [O, groups of inputs]). A layer that quantises
-    its input stores `input_scale` and `input_zero_point`. Squeeze-and-excite stores its two linear
-    layers `reduce` and `expand` in float32.
+    units of the accumulator) and `scale`, float32 per output channel whether its weight has one
+    scale per channel or one for all: the normalisation that follows is part of it. Where inputs in
+    groups have scales of their own, `scale` is float32 [O, groups of inputs] and `bias` float32, in
+    a weight-only layer as well. Asymmetric weights have a `weight_zero_point`, int8 of the shape of
+    `scale`. A layer that quantises its input stores `input_scale` and `input_zero_point`, whatever
+    its bits. Squeeze-and-excite stores its two linear layers `reduce` and `expand` in float32.
 
     Integer weights of 8 bits are stored as int8. Narrower ones are packed into bytes, the whole
     tensor in one row: element i, in two's complement, is the bits `i * bits` to
@@ -60,9 +62,13 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     elif spec.operator not in POOLING:
         scheme = spec.precision.weight
         layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
-        layout[f"{site}.bias"] = ("int32" if spec.precision.integer else "float32", (out,))
+        in_steps = spec.precision.integer and scheme is not None and scheme.group_size is None
+        layout[f"{site}.bias"] = ("int32" if in_steps else "float32", (out,))
         if scheme is not None:
-            layout[f"{site}.scale"] = ("float32", _scale_shape(spec.weight_shape, scheme))
+            shape = _scale_shape(spec.weight_shape, scheme)
+            layout[f"{site}.scale"] = ("float32", shape)
+            if scheme.symmetry is Symmetry.ASYMMETRIC:
+                layout[f"{site}.weight_zero_point"] = ("int8", shape)
     if spec.precision.activation is not None:
         layout[f"{site}.input_scale"] = ("float32", ())
         layout[f"{site}.input_zero_point"] = ("int32", ())

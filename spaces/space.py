@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +18,9 @@ from spaces.capabilities import DeviceCapabilities
 from spaces.config import Config
 from spaces.dimension import Choice, Dimension, DimensionKind
 from spaces.errors import ConfigError, SpaceError, UnknownNameError
-from spaces.families import FAMILIES, Family
+from spaces.families import FAMILIES, Family, Slot
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import bits_of, precision
+from spaces.quant_scheme import FLOAT_BITS, FORM_DIMENSIONS
 from spaces.settings import explain
 
 Population = NDArray[np.int16]
@@ -62,9 +63,14 @@ class SearchSpace:
         if kept:
             raise UnknownNameError("dimension", next(iter(kept)), self.names)
         self.cardinalities = np.array([len(d.choices) for d in self.dimensions], np.int64)
-        self.slots = family.slots()
+        self.slots = tuple(self._without_absent_form(slot) for slot in family.slots())
         self._slot_reads = [np.array([self.positions[r] for r in s.reads]) for s in self.slots]
         self._tables: dict[tuple[SlotFunction, int], _SlotTable] = {}
+
+    def _without_absent_form(self, slot: Slot) -> Slot:
+        """A form that the space does not choose has its default, which depends on nothing."""
+        absent = set(FORM_DIMENSIONS) - self.positions.keys()
+        return replace(slot, reads=tuple(name for name in slot.reads if name not in absent))
 
     @property
     def log10_size(self) -> float:
@@ -92,7 +98,11 @@ class SearchSpace:
 
     @cached_property
     def _gates(self) -> tuple[tuple[NDArray[np.int64], int, NDArray[np.bool_]], ...]:
-        """(columns of a slot, depth column, depth index -> present) for every optional slot."""
+        """(columns, column that decides, its index -> whether they count).
+
+        The depth decides on the genes of a slot; weight bits decide on those of the layer's input,
+        since a float32 layer reads float32.
+        """
         gates = []
         for slot in self.slots:
             if slot.depth is None:
@@ -101,13 +111,20 @@ class SearchSpace:
             columns = [i for i, n in enumerate(self.names) if n.startswith(f"{slot.name}.")]
             present = np.array([int(c) >= least for c in self._dimension(depth).choices])
             gates.append((np.array(columns, np.int64), self.positions[depth], present))
+        for column, dimension in enumerate(self.dimensions):
+            weight = f"{dimension.name.removesuffix('.a_bits')}.w_bits"
+            if dimension.kind is not DimensionKind.A_BITS or weight not in self.positions:
+                continue
+            quantised = np.array([c != FLOAT_BITS for c in self._dimension(weight).choices])
+            gates.append((np.array([column]), self.positions[weight], quantised))
         return tuple(gates)
 
     def active(self, population: Population) -> NDArray[np.bool_]:
-        """Which genes count: bool (n, d), False for genes of blocks that the depth skips."""
+        """Which genes count: bool (n, d), False for genes of blocks that the depth skips, and for
+        the input bits of float32 layers."""
         mask = np.ones(population.shape, np.bool_)
-        for columns, depth, present in self._gates:
-            mask[:, columns] = present[population[:, depth]][:, None]
+        for columns, decides, present in self._gates:
+            mask[:, columns] &= present[population[:, decides]][:, None]
         return mask
 
     def from_indices(self, indices: ArrayLike) -> Config:
@@ -215,7 +232,8 @@ class SearchSpace:
         """The sub-space that a device executes and a user wants: same names, fewer choices.
 
         Args:
-            capabilities: Bit-widths and operators that it does not list are removed.
+            capabilities: Bit-widths, granularities, symmetries and operators that it does not list
+                are removed.
             choices: Dimension name, or a pattern such as `stage*.kernel`, -> values to keep.
 
         Raises:
@@ -325,14 +343,9 @@ _CHOSEN = {DimensionKind.SQUEEZE_EXCITE: Operator.SQUEEZE_EXCITE}
 
 def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:
     """The choices of a dimension that a device executes."""
-    if dimension.kind is DimensionKind.W_BITS:
-        bits = {
-            bits_of(scheme) for scheme in capabilities.schemes if not precision(scheme).weight_only
-        }
-        return {c for c in dimension.choices if c in bits}
     if dimension.kind in _CHOSEN and _CHOSEN[dimension.kind] not in capabilities.operators:
         return {0}
-    return set(dimension.choices)
+    return set(capabilities.executed_choices(dimension))
 
 
 class _SlotTable:

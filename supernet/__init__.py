@@ -7,14 +7,15 @@ from supernet.data import DataConfig, DataSplits, ImageSet, load_data, resize
 from supernet.errors import CheckpointError, DataError, SupernetConfigError
 from supernet.evaluate import Evaluation, evaluate, evaluate_module, prepare
 from supernet.extract import Subnet, load_subnet, save_subnet
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
 from supernet.families import build_supernet
+from supernet.quantizers import QUANTIZERS, FakeQuantizer, IntegerTensor
 from supernet.sampler import ConfigSampler, Draw, Role, SandwichSampler
 from supernet.store import load_supernet, save_supernet
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer, train_supernet
 
 __all__ = [
+    "QUANTIZERS",
     "CheckpointError",
     "ConfigSampler",
     "DataConfig",

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from spaces.cost import tensor_layout
+from spaces.errors import ConfigError
 from spaces.files import atomic_write_bytes, atomic_write_text
 from spaces.layer_spec import LayerSpec
 from supernet.activations import apply_activation
@@ -25,7 +26,8 @@ SPECS_FILE = "subnet.json"
 class Subnet(nn.Module):
     """A subnet that knows nothing of elasticity.
 
-    Quantised layers execute `netcarve::quantize`, `netcarve::qconv2d` and `netcarve::qlinear`,
+    Quantised layers execute `netcarve::quantize`, `netcarve::qconv2d` and `netcarve::qlinear`, or
+    `netcarve::qconv2d_grouped` and `netcarve::qlinear_grouped` where groups of inputs have scales;
     weight-only ones `netcarve::weight_only_linear`; `netcarve::unpack` precedes them where weights
     are stored in fewer than 8 bits.
     The state dict is exactly `spaces.cost.tensor_layout` of the specs. `torch.export.export`
@@ -118,7 +120,7 @@ def load_subnet(folder: str | Path) -> Subnet:
     try:
         layers = json.loads(specs_path.read_text())["layers"]
         specs = tuple(LayerSpec.from_json(layer) for layer in layers)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"cannot read the subnet's layers in {specs_path}: {error}") from None
     try:
         tensors = load_file(weights_path)

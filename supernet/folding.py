@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from supernet.fake_quantizer import IntegerTensor
+from spaces.quant_scheme import QuantScheme, Symmetry
+from supernet.quantizers import IntegerTensor
 
 # A channel's accumulator stays below 2**24 in practice, so accumulator + bias fits in int32.
 _LARGEST_BIAS = 2.0**30
@@ -20,6 +21,29 @@ def fold_float(weight: Tensor, multiplier: Tensor, offset: Tensor) -> dict[str, 
     """
     folded = weight * multiplier.view(-1, *(1,) * (weight.dim() - 1))
     return {"weight": folded.contiguous().clone(), "bias": offset.clone()}
+
+
+def fold_quantised(
+    weight: IntegerTensor,
+    scheme: QuantScheme,
+    input_scale: Tensor,
+    multiplier: Tensor,
+    offset: Tensor,
+) -> dict[str, Tensor]:
+    """The tensors of `spaces.cost.tensor_layout` of a layer with integer weights, not packed yet.
+
+    Args:
+        weight: Integers [O, I, ...] under `scheme`.
+        scheme: Of the weight.
+        input_scale: float32 scalar of the layer's input; 1 for a float32 input.
+        multiplier: float32 [O], of the normalisation x * multiplier + offset that follows.
+        offset: float32 [O].
+    """
+    if scheme.group_size is not None:
+        return _fold_grouped(weight, scheme, input_scale, multiplier, offset)
+    if scheme.symmetry is Symmetry.ASYMMETRIC:
+        return _fold_asymmetric(weight, input_scale, multiplier, offset)
+    return fold_integer(weight, input_scale, multiplier, offset)
 
 
 def fold_integer(
@@ -47,36 +71,77 @@ def fold_integer(
     channels = len(multiplier)
     if weight.scale.numel() not in (1, channels) or bool(weight.zero_point.any()):
         raise ValueError("an integer kernel takes symmetric weights with one scale per channel")
-    exact = weight.scale.reshape(-1) * input_scale * multiplier  # [O]
-    floor = (offset.abs() / _LARGEST_BIAS).clamp(min=_SMALLEST_SCALE)
-    scale = torch.maximum(exact.abs(), floor)
-    ratio = torch.where(exact.abs() < floor, exact / scale, torch.sign(exact))
-    codes = weight.codes.to(torch.float32) * ratio.view(-1, *(1,) * (weight.codes.dim() - 1))
+    exact, scale = _scales(weight, input_scale, multiplier, offset)
+    ratio = torch.where(exact.abs() < scale, exact / scale, torch.sign(exact))
+    codes = weight.codes.to(torch.float32) * _rows(ratio, weight.codes)
     return {
         "weight": torch.round(codes).to(torch.int8).contiguous(),
-        "bias": torch.round(offset.double() / scale.double()).to(torch.int32),
+        "bias": _bias(offset, scale),
         "scale": scale.clone(),
     }
 
 
-def fold_weight_only(
-    weight: IntegerTensor, group_size: int, multiplier: Tensor, offset: Tensor
+def _fold_asymmetric(
+    weight: IntegerTensor, input_scale: Tensor, multiplier: Tensor, offset: Tensor
 ) -> dict[str, Tensor]:
-    """Integers of a linear layer's weight with a normalisation in the scales.
+    """As `fold_integer`, with a zero point per channel."""
+    exact, scale = _scales(weight, input_scale, multiplier, offset)
+    zero = weight.zero_point.reshape(-1).expand(len(multiplier)).to(torch.float32)
+    codes = weight.codes.to(torch.float32)
+    # -(q - z) is (-1 - q) - (-1 - z), and -1 - q is in the range of asymmetric integers if q is.
+    negative = exact < 0
+    zero = torch.where(negative, -1 - zero, zero)
+    codes = torch.where(_rows(negative, codes), -1 - codes, codes)
+    ratio, centre = _rows(exact.abs() / scale, codes), _rows(zero, codes)
+    return {
+        "weight": torch.round((codes - centre) * ratio + centre).to(torch.int8).contiguous(),
+        "weight_zero_point": zero.to(torch.int8),
+        "bias": _bias(offset, scale),
+        "scale": scale.clone(),
+    }
 
-    Args:
-        weight: Symmetric integers [O, I] with scales that repeat within groups of inputs.
-        group_size: Inputs that share one scale.
-        multiplier: float32 [O].
-        offset: float32 [O].
 
-    Returns:
-        `weight` int8 [O, I], `bias` float32 [O], `scale` float32 [O, groups].
+def _fold_grouped(
+    weight: IntegerTensor,
+    scheme: QuantScheme,
+    input_scale: Tensor,
+    multiplier: Tensor,
+    offset: Tensor,
+) -> dict[str, Tensor]:
+    """`scale` float32 [O, groups of inputs] of any sign, and a float32 bias: groups have no unit in
+    common."""
+    tensors = {
+        "weight": weight.codes.contiguous(),
+        "bias": offset.clone(),
+        "scale": _per_group(weight.scale, weight, scheme) * input_scale * multiplier[:, None],
+    }
+    if scheme.symmetry is Symmetry.ASYMMETRIC:
+        tensors["weight_zero_point"] = _per_group(weight.zero_point, weight, scheme).to(torch.int8)
+    return tensors
 
-    Raises:
-        ValueError: The weight has a zero point.
-    """
-    if bool(weight.zero_point.any()):
-        raise ValueError("a weight-only kernel takes symmetric weights")
-    scale = weight.scale[:, ::group_size] * multiplier[:, None]
-    return {"weight": weight.codes, "bias": offset.clone(), "scale": scale}
+
+def _scales(
+    weight: IntegerTensor, input_scale: Tensor, multiplier: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[O] each: the exact factor of every channel's accumulator, and the positive one to store,
+    which is larger only where the bias would leave int32."""
+    exact = weight.scale.reshape(-1) * input_scale * multiplier
+    floor = (offset.abs() / _LARGEST_BIAS).clamp(min=_SMALLEST_SCALE)
+    return exact, torch.maximum(exact.abs(), floor)
+
+
+def _bias(offset: Tensor, scale: Tensor) -> Tensor:
+    return torch.round(offset.double() / scale.double()).to(torch.int32)
+
+
+def _rows(values: Tensor, codes: Tensor) -> Tensor:
+    """[O] -> broadcastable to codes [O, ...]."""
+    return values.view(-1, *(1,) * (codes.dim() - 1))
+
+
+def _per_group(values: Tensor, weight: IntegerTensor, scheme: QuantScheme) -> Tensor:
+    """[O, groups] of values that broadcast against the integers [O, I, ...] and repeat within
+    groups of inputs."""
+    outputs, inputs, *window = weight.codes.shape
+    spread = values.expand(outputs, inputs, *(1 for _ in window))
+    return spread[:, :: scheme.group_size or 1].reshape(outputs, -1)

@@ -22,8 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from spaces.quant_scheme import S8_WEIGHT, U8_ACTIVATION
 from supernet import integer_ops  # noqa: F401 - registers the operators
 from supernet.errors import SupernetConfigError
-from supernet.fake_quantizer import FakeQuantizer
 from supernet.folding import fold_integer
+from supernet.quantizers import PerFormQuantizer
 
 _CALIBRATION_VALUES = 1 << 16
 """Values of one tensor and sample that calibration looks at, beside the extremes."""
@@ -176,7 +176,7 @@ class _Network:
             if origin in constants:
                 constants[source] = constants[origin]
                 continue
-            quantizer = FakeQuantizer([U8_ACTIVATION], None)
+            quantizer = PerFormQuantizer([U8_ACTIVATION], None)
             values = torch.cat(observer.values[source])
             quantizer.calibrate(values, U8_ACTIVATION)
             scale, zero_point = quantizer.parameters_for(values, U8_ACTIVATION)
@@ -207,7 +207,7 @@ class _Network:
         x = _input(layer)
         _, input_scale, zero_point = x.args
         weight, bias = self._weights(layer)
-        quantizer = FakeQuantizer([S8_WEIGHT], tuple(weight.shape))
+        quantizer = PerFormQuantizer([S8_WEIGHT], tuple(weight.shape))
         quantizer.calibrate(weight, S8_WEIGHT)
         integers = fold_integer(
             quantizer.export_int(weight, S8_WEIGHT),

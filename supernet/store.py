@@ -1,4 +1,4 @@
-"""A trained supernet on disk: weights, space and the recorded hash."""
+"""A trained supernet on disk: weights, space, kind of quantiser and the recorded hash."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from spaces.files import atomic_directory, sha256_bytes
 from spaces.space import SearchSpace
 from supernet.errors import CheckpointError
 from supernet.families import build_supernet
+from supernet.quantizers import PER_FORM
 from supernet.supernet import Supernet
 
 SUPERNET_FOLDER = "supernet"
@@ -21,9 +22,13 @@ _DESCRIPTION = "supernet.json"
 
 
 def save_supernet(supernet: Supernet, folder: str | Path) -> None:
-    """Write the weights and the space below `folder`, all or nothing."""
+    """Write the weights and what they belong to below `folder`, all or nothing."""
     data = save({n: t.contiguous() for n, t in supernet.state_dict().items()})
-    description = {"space": supernet.space.to_json(), "sha256": sha256_bytes(data)}
+    description = {
+        "space": supernet.space.to_json(),
+        "quantizer": supernet.quantizer,
+        "sha256": sha256_bytes(data),
+    }
     with atomic_directory(Path(folder) / SUPERNET_FOLDER) as temporary:
         (temporary / _WEIGHTS).write_bytes(data)
         (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1))
@@ -41,13 +46,15 @@ def load_supernet(folder: str | Path) -> Supernet:
     try:
         description = json.loads((root / _DESCRIPTION).read_text())
         space, digest = SearchSpace.from_json(description["space"]), description["sha256"]
+        # A file that names no kind has the default one.
+        quantizer = str(description.get("quantizer", PER_FORM))
     except (OSError, ValueError, KeyError, TypeError, NetcarveError) as error:
         raise CheckpointError(f"cannot read supernet {root / _DESCRIPTION}: {error}") from None
     try:
         data = (root / _WEIGHTS).read_bytes()
         if sha256_bytes(data) != digest:
             raise CheckpointError(f"supernet {root / _WEIGHTS} does not match its recorded hash")
-        supernet = build_supernet(space)
+        supernet = build_supernet(space, quantizer)
         supernet.load_state_dict(load(data))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"cannot read supernet {root / _WEIGHTS}: {error}") from None

@@ -8,26 +8,28 @@ from torch import Tensor, nn
 
 from spaces.cost import tensor_layout
 from spaces.layer_spec import LayerSpec, Operator
-from supernet import integer_ops
+from spaces.quant_scheme import QuantScheme
+from supernet import grouped_ops, integer_ops
 
 
 class InputQuantizer(nn.Module):
-    """A layer that reads u8: holds the scale and zero point of its input."""
+    """A layer that reads integers: holds the scale and zero point of its input."""
 
     input_scale: Tensor
     input_zero_point: Tensor
 
-    def register_input(self) -> None:
+    def register_input(self, scheme: QuantScheme) -> None:
         """Add `input_scale` float32 [] and `input_zero_point` int32 []."""
+        self.input_range = (scheme.qmin, scheme.qmax)
         self.register_buffer("input_scale", torch.ones(()))
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
 
     def quantize(self, x: Tensor) -> Tensor:
-        """float32 -> u8, any shape."""
-        return integer_ops.quantize(x, self.input_scale, self.input_zero_point)
+        """float32 -> u8, or s8 where the input's integers have signs; any shape."""
+        return integer_ops.quantize(x, self.input_scale, self.input_zero_point, *self.input_range)
 
     def dequantize(self, x: Tensor) -> Tensor:
-        """u8 -> float32, any shape."""
+        """u8 or s8 -> float32, any shape."""
         return integer_ops.dequantize(x, self.input_scale, self.input_zero_point)
 
 
@@ -37,15 +39,17 @@ class QuantizedWeight(InputQuantizer):
     weight: Tensor
     bias: Tensor
     scale: Tensor
+    weight_zero_point: Tensor | None
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
         scheme = spec.precision.weight
         assert scheme is not None, spec
-        self.bits, self.shape = scheme.bits, spec.weight_shape
+        self.bits, self.shape, self.group_size = scheme.bits, spec.weight_shape, scheme.group_size
+        self.register_buffer("weight_zero_point", None)
         for name, (dtype, shape) in tensor_layout(spec).items():
             role = name.removeprefix(f"{spec.site}.")
-            if role in ("weight", "bias", "scale"):
+            if role in ("weight", "bias", "scale", "weight_zero_point"):
                 self.register_buffer(role, torch.zeros(shape, dtype=getattr(torch, dtype)))
 
     def codes(self) -> Tensor:
@@ -71,25 +75,20 @@ class FloatConv2d(InputQuantizer):
 
 
 class IntegerConv2d(QuantizedWeight):
-    """u8 x s8 convolution with int32 accumulation and a float32 output."""
+    """Convolution of integers with exact accumulation and a float32 output."""
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         self.stride, self.padding, self.groups = spec.stride, spec.padding, spec.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """u8 [N, I, H, W] -> float32 [N, O, H', W']."""
-        return integer_ops.qconv2d(
-            x,
-            self.input_zero_point,
-            self.codes(),
-            self.bias,
-            self.scale,
-            self.stride,
-            self.padding,
-            self.groups,
-            self.bits,
-        )
+        """u8 or s8 [N, I, H, W] -> float32 [N, O, H', W']."""
+        operands = (x, self.input_zero_point, self.codes(), self.bias, self.scale)
+        geometry = (self.stride, self.padding, self.groups)
+        weight = (self.bits, self.weight_zero_point)
+        if self.group_size is None:
+            return integer_ops.qconv2d(*operands, *geometry, *weight)
+        return grouped_ops.qconv2d_grouped(*operands, self.group_size, *geometry, *weight)
 
 
 class FloatLinear(InputQuantizer):
@@ -107,28 +106,25 @@ class FloatLinear(InputQuantizer):
 
 
 class IntegerLinear(QuantizedWeight):
-    """u8 x s8 matrix product with int32 accumulation and a float32 output."""
+    """Matrix product of integers with exact accumulation and a float32 output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """u8 [N, I] -> float32 [N, O]."""
-        return integer_ops.qlinear(
-            x, self.input_zero_point, self.codes(), self.bias, self.scale, self.bits
-        )
+        """u8 or s8 [N, I] -> float32 [N, O]."""
+        operands = (x, self.input_zero_point, self.codes(), self.bias, self.scale)
+        weight = (self.bits, self.weight_zero_point)
+        if self.group_size is None:
+            return integer_ops.qlinear(*operands, *weight)
+        return grouped_ops.qlinear_grouped(*operands, self.group_size, *weight)
 
 
 class WeightOnlyLinear(QuantizedWeight):
     """Linear layer in float32 whose weights are integers with one scale per group of inputs."""
 
-    def __init__(self, spec: LayerSpec) -> None:
-        super().__init__(spec)
-        assert spec.precision.weight is not None
-        self.group_size = spec.precision.weight.group_size or spec.in_channels
-
     def forward(self, x: Tensor) -> Tensor:
         """float32 [N, I] -> [N, O]."""
-        return integer_ops.weight_only_linear(
-            x, self.codes(), self.bias, self.scale, self.group_size, self.bits
-        )
+        assert self.group_size is not None
+        operands = (x, self.codes(), self.bias, self.scale, self.group_size)
+        return integer_ops.weight_only_linear(*operands, self.bits, self.weight_zero_point)
 
 
 class SqueezeExcite(InputQuantizer):
@@ -170,12 +166,12 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
     """The module that executes `spec`, with zero weights.
 
     Raises:
-        ValueError: Integer weights on a float32 input, or with a scale per group of inputs, where
-            no kernel executes them: linear layers may have both together.
+        ValueError: Integer weights on a float32 input where nothing executes them: a linear layer
+            may have them, with one scale per group of inputs.
     """
     integer, weight_only = spec.precision.integer, spec.precision.weight_only
     grouped = spec.precision.weight is not None and spec.precision.weight.group_size is not None
-    if weight_only != grouped or (weight_only and spec.operator is not Operator.LINEAR):
+    if weight_only and not (grouped and spec.operator is Operator.LINEAR):
         raise ValueError(
             f"{spec.site}: {spec.operator} in {spec.precision.name}: integer weights need a "
             "quantised input, or a linear layer and one scale per group of inputs"
@@ -196,5 +192,5 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
         case Operator.GLOBAL_POOL:
             layer = GlobalPool()
     if spec.precision.activation is not None:
-        layer.register_input()
+        layer.register_input(spec.precision.activation)
     return layer

@@ -20,6 +20,7 @@ from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.extract import Subnet, subnet_from_tensors
+from supernet.quantizers import PER_FORM, QUANTIZERS, FakeQuantizer
 
 PRECISION_KINDS = (
     DimensionKind.W_BITS,
@@ -60,6 +61,21 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.active: Config = space.max_config()
+        self.quantizer = PER_FORM
+
+    def use_quantizer(self, name: str) -> None:
+        """Replace every quantiser by a fresh one of the kind `name`, which `quantizer` then names.
+
+        Raises:
+            UnknownNameError: No kind of quantiser has this name.
+            SupernetConfigError: It cannot have a scheme of the space.
+        """
+        kind = QUANTIZERS.get(name)
+        for module in list(self.modules()):
+            for child_name, child in list(module.named_children()):
+                if isinstance(child, FakeQuantizer):
+                    module.add_module(child_name, kind(child.schemes, child.shape))
+        self.quantizer = name
 
     @abstractmethod
     def layers(self) -> dict[str, ElasticLayer]:

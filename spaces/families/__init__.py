@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
+from spaces.families.quantisation import QuantSettings
 from spaces.families.resnet import ResNet, ResNetSettings
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "FamilySettings",
     "MobileNetV3",
     "MobileNetV3Settings",
+    "QuantSettings",
     "ResNet",
     "ResNetSettings",
     "Slot",

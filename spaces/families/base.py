@@ -25,7 +25,9 @@ class Slot:
 
     Attributes:
         name: Unique in its family, for example `stage1.block0`.
-        reads: The dimensions on which its layers depend.
+        reads: The dimensions on which its layers depend. The form of the quantisation
+            (`spaces.families.quantisation.FORM_READS`) may be named whole: of it, a space reads
+            the dimensions that it has.
         layers: The layers for the values of those dimensions.
         depth: (dimension, least value) for which the slot is present; None: always present.
     """

@@ -3,9 +3,9 @@
 Stem convolution, stages of inverted residual blocks (expand, depthwise, optional
 squeeze-and-excite, project), head convolution, global pooling, classifier. As in once-for-all
 (Cai et al. 2020) resolution, depth, width, expansion and kernel are elastic; here structured
-channel pruning of stages, stem and head, squeeze-and-excite, and the bits of every convolution but
-the stem and of the classifier are dimensions of the same space. The stem, and the weights of
-squeeze-and-excite, stay float32.
+channel pruning of stages, stem and head, squeeze-and-excite, the bits of every convolution but the
+stem and of the classifier, and the form of their quantisation are dimensions of the same space. The
+stem, and the weights of squeeze-and-excite, stay float32.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from spaces.dimension import Choice, Dimension, DimensionKind
-from spaces.errors import UnknownNameError
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, Values
+from spaces.families.quantisation import (
+    FORM_READS,
+    QuantSettings,
+    form_dimensions,
+    layer_dimensions,
+)
 from spaces.layer_spec import Activation, LayerSpec, Operator
-from spaces.quant_scheme import LayerPrecision, bits_of, site_precision
+from spaces.quant_scheme import LayerPrecision, site_precision
 
 CHANNEL_MULTIPLE = 8
 SQUEEZE_RATIO = 4
+_QUANTISED = ("expand", "depthwise", "project")
+_TAIL = ("head", "classifier")
 
 
 def _channels(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,22 +46,12 @@ def _kernels(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-def _schemes(values: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        for value in values:
-            bits_of(value)
-    except UnknownNameError as error:
-        raise ValueError(str(error)) from None
-    return values
-
-
 Channels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_channels)]
 Positive = Annotated[int, Field(gt=0)]
 Counts = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Kernels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_kernels)]
 Stride = Annotated[int, Field(ge=1, le=2)]
 Resolutions = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
-Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_schemes)]
 
 
 class StageSettings(FamilySettings):
@@ -69,7 +66,7 @@ class StageSettings(FamilySettings):
     activation: Activation = Activation.HARDSWISH
 
 
-class MobileNetV3Settings(FamilySettings):
+class MobileNetV3Settings(QuantSettings):
     """Choices of a whole MobileNetV3 space."""
 
     input_channels: Positive
@@ -78,7 +75,6 @@ class MobileNetV3Settings(FamilySettings):
     stem: Channels
     stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
     head: Channels
-    schemes: Schemes = ("fp32",)
 
     @model_validator(mode="after")
     def _even_expansion(self) -> MobileNetV3Settings:
@@ -110,25 +106,31 @@ def block_layers(
     activation: Activation,
     values: Values,
 ) -> tuple[LayerSpec, ...]:
-    """The layers of one inverted residual block.
+    """The layers of one inverted residual block; without `expand` where the expansion is 1.
 
     A squeeze-and-excite layer computes in float32, but reads u8 when the following projection is
     an integer layer, so that the tensor between them is stored once, in the projection's dtype.
     """
     hidden = in_channels * expansion
     out_size = halved(in_size, stride)
-    project = site_precision(values, f"{site}.project")
-    layers = [
-        LayerSpec(
-            f"{site}.expand",
-            Operator.CONV,
-            in_channels,
-            hidden,
-            in_size,
-            in_size,
-            activation=activation,
-            precision=site_precision(values, f"{site}.expand"),
-        ),
+    # The gate of squeeze-and-excite is never negative either.
+    nonnegative = activation is Activation.RELU
+    project = site_precision(values, f"{site}.project", nonnegative=nonnegative)
+    layers = []
+    if expansion > 1:
+        layers.append(
+            LayerSpec(
+                f"{site}.expand",
+                Operator.CONV,
+                in_channels,
+                hidden,
+                in_size,
+                in_size,
+                activation=activation,
+                precision=site_precision(values, f"{site}.expand"),
+            )
+        )
+    layers.append(
         LayerSpec(
             f"{site}.depthwise",
             Operator.DEPTHWISE_CONV,
@@ -140,9 +142,9 @@ def block_layers(
             stride,
             groups=hidden,
             activation=activation,
-            precision=site_precision(values, f"{site}.depthwise"),
-        ),
-    ]
+            precision=site_precision(values, f"{site}.depthwise", nonnegative=nonnegative),
+        )
+    )
     if squeeze_excite:
         layers.append(
             LayerSpec(
@@ -189,7 +191,6 @@ class MobileNetV3(Family):
 
     def dimensions(self) -> tuple[Dimension, ...]:
         settings = self.settings
-        bits: Sequence[Choice] = sorted({bits_of(scheme) for scheme in settings.schemes})
         found: list[Dimension] = []
 
         def add(name: str, kind: DimensionKind, choices: Sequence[Choice]) -> None:
@@ -205,12 +206,18 @@ class MobileNetV3(Family):
                 add(f"{site}.expansion", DimensionKind.EXPANSION, stage.expansion)
                 add(f"{site}.kernel", DimensionKind.KERNEL, stage.kernel)
                 add(f"{site}.se", DimensionKind.SQUEEZE_EXCITE, stage.squeeze_excite)
-                for layer in ("expand", "depthwise", "project"):
-                    add(f"{site}.{layer}.w_bits", DimensionKind.W_BITS, bits)
+                for layer in _QUANTISED:
+                    found += layer_dimensions(settings, f"{site}.{layer}")
         add("head.width", DimensionKind.WIDTH, settings.head)
-        add("head.w_bits", DimensionKind.W_BITS, bits)
-        add("classifier.w_bits", DimensionKind.W_BITS, bits)
+        for layer in _TAIL:
+            found += layer_dimensions(settings, layer)
+        found += form_dimensions(settings)
         return tuple(found)
+
+    def _bits_read(self, *sites: str) -> list[str]:
+        """What the precisions of some layers depend on."""
+        names = [d.name for site in sites for d in layer_dimensions(self.settings, site)]
+        return [*names, *FORM_READS]
 
     def slots(self) -> tuple[Slot, ...]:
         """Stem, one slot a block, and the tail; each reads the resolution and its own widths."""
@@ -261,9 +268,10 @@ class MobileNetV3(Family):
                 values,
             )
 
-        own = ("expansion", "kernel", "se", "expand.w_bits", "depthwise.w_bits", "project.w_bits")
         widths = dict.fromkeys((width_in, width_out))
-        reads = ("resolution", *widths, *(f"{site}.{name}" for name in own))
+        own = (f"{site}.{name}" for name in ("expansion", "kernel", "se"))
+        bits = self._bits_read(*(f"{site}.{layer}" for layer in _QUANTISED))
+        reads = ("resolution", *widths, *own, *bits)
         return Slot(site, reads, layers, depth=(f"stage{i}.depth", j + 1))
 
     def _tail_slot(self, width_in: str, strides: tuple[int, ...]) -> Slot:
@@ -290,7 +298,7 @@ class MobileNetV3(Family):
                 ),
             )
 
-        reads = ("resolution", width_in, "head.width", "head.w_bits", "classifier.w_bits")
+        reads = ("resolution", width_in, "head.width", *self._bits_read(*_TAIL))
         return Slot("tail", reads, layers)
 
 

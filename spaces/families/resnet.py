@@ -2,9 +2,9 @@
 
 Stem, stages of basic or bottleneck blocks, global pooling, classifier. As in once-for-all's ResNet
 (Cai et al. 2020) resolution, the widths of stem and stages, depth, and the width inside a block as
-a share of its stage's are elastic; here the kernel of a block's spatial convolutions, and the bits
-of every convolution but the stem and of the classifier, are dimensions of the same space. The stem
-stays float32.
+a share of its stage's are elastic; here the kernel of a block's spatial convolutions, the bits of
+every convolution but the stem and of the classifier, and the form of their quantisation are
+dimensions of the same space. The stem stays float32.
 
 The stride of a bottleneck is that of its spatial convolution, as in torchvision. The first block
 of a stage projects its shortcut whatever the widths are (the published network does so where they
@@ -170,7 +170,8 @@ def _convolutions(kind: BlockKind) -> tuple[str, ...]:
 
 
 def _precision(values: Values, site: str) -> LayerPrecision:
-    return site_precision(values, site)
+    # Whatever is quantised comes behind a ReLU.
+    return site_precision(values, site, nonnegative=True)
 
 
 @FAMILIES.register("resnet")

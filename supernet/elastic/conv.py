@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.convolution import convolve
 from supernet.elastic.options import LayerOptions
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
 class ElasticConv2d(nn.Module):
@@ -40,7 +40,7 @@ class ElasticConv2d(nn.Module):
         )
         self.weight_quantizers = nn.ModuleDict(
             {
-                f"k{k}": FakeQuantizer(options.weight_schemes, (*shape[:2], k, k))
+                f"k{k}": PerFormQuantizer(options.weight_schemes, (*shape[:2], k, k))
                 for k in options.kernels
                 if options.weight_schemes
             }

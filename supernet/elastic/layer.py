@@ -14,9 +14,9 @@ from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
-from supernet.fake_quantizer import FakeQuantizer
-from supernet.folding import fold_float, fold_integer, fold_weight_only
+from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
+from supernet.quantizers import FakeQuantizer, PerFormQuantizer
 
 _OBSERVED_ELEMENTS = 32768
 
@@ -35,7 +35,7 @@ class ElasticLayer(nn.Module):
         super().__init__()
         self.options = options
         self.spec = options.largest
-        self.input_quantizer = FakeQuantizer(options.activation_schemes, None)
+        self.input_quantizer: FakeQuantizer = PerFormQuantizer(options.activation_schemes, None)
         self.observed: list[Tensor] | None = None
 
     def activate(self, spec: LayerSpec) -> None:
@@ -103,9 +103,10 @@ class ElasticLayer(nn.Module):
         return self.compute(self.quantize_input(x))
 
     def _input_scale(self) -> Tensor:
+        """float32 []; 1 for a float32 input."""
         scheme = self.spec.precision.activation
         if scheme is None:
-            raise ValueError(f"{self.spec.site}: integer weights need a quantised input")
+            return torch.ones(())
         return self.input_quantizer.export_int(torch.zeros(1), scheme).scale
 
 
@@ -132,9 +133,11 @@ class ElasticConvLayer(ElasticLayer):
     @torch.no_grad()
     def export_weights(self) -> dict[str, Tensor]:
         multiplier, offset = self.norm.affine()
-        if self.spec.precision.weight is None:
+        scheme = self.spec.precision.weight
+        if scheme is None:
             return fold_float(self.conv.float_weight(), multiplier, offset)
-        return fold_integer(self.conv.export_int(), self._input_scale(), multiplier, offset)
+        codes = self.conv.export_int()
+        return fold_quantised(codes, scheme, self._input_scale(), multiplier, offset)
 
 
 class ElasticLinearLayer(ElasticLayer):
@@ -162,9 +165,7 @@ class ElasticLinearLayer(ElasticLayer):
         scheme = self.spec.precision.weight
         if scheme is None:
             return fold_float(self.linear.weight_view(), one, bias)
-        if scheme.group_size is not None:
-            return fold_weight_only(self.linear.export_int(), scheme.group_size, one, bias)
-        return fold_integer(self.linear.export_int(), self._input_scale(), one, bias)
+        return fold_quantised(self.linear.export_int(), scheme, self._input_scale(), one, bias)
 
 
 class ElasticSqueezeExciteLayer(ElasticLayer):

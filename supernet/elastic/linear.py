@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.options import LayerOptions
-from supernet.fake_quantizer import FakeQuantizer, IntegerTensor
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
 class ElasticLinear(nn.Module):
@@ -27,7 +27,9 @@ class ElasticLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(big.out_channels, big.in_channels))
         nn.init.normal_(self.weight, std=1 / math.sqrt(big.in_channels))
         self.bias = nn.Parameter(torch.zeros(big.out_channels))
-        self.weight_quantizer = FakeQuantizer(options.weight_schemes, tuple(self.weight.shape))
+        self.weight_quantizer: FakeQuantizer = PerFormQuantizer(
+            options.weight_schemes, tuple(self.weight.shape)
+        )
         self.spec = big
 
     def activate(self, spec: LayerSpec) -> None:

@@ -32,6 +32,9 @@ may round to either, and such steps multiply from layer to layer: in a deep netw
 what quantisation itself changes, which is allowed too."""
 
 _SMALL_IMAGE = 8
+_INTEGER_LAYERS = (
+    "qconv2d", "qlinear", "qconv2d_grouped", "qlinear_grouped", "weight_only_linear"
+)  # fmt: skip
 
 
 def sample_images(space: SearchSpace, count: int, seed: int = 0) -> Tensor:
@@ -144,10 +147,9 @@ def _held_elements(subnet: Subnet) -> int:
 
 def counted_macs(subnet: Subnet) -> int:
     """Multiply-accumulates of the operators that one inference calls."""
-    layers = (torch.ops.netcarve.qconv2d, torch.ops.netcarve.qlinear)
-    mapping: dict[Any, Any] = dict.fromkeys(
-        (*layers, torch.ops.netcarve.weight_only_linear), _layer_operations
-    )
+    mapping: dict[Any, Any] = {
+        getattr(torch.ops.netcarve, name): _layer_operations for name in _INTEGER_LAYERS
+    }
     channels, size = subnet.specs[0].in_channels, subnet.resolution
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with torch.no_grad(), counter:

@@ -16,7 +16,14 @@ from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
 from spaces.population import sample
-from spaces.quant_scheme import PRECISIONS, S8_WEIGHT, U8_ACTIVATION, LayerPrecision
+from spaces.quant_scheme import (
+    PRECISIONS,
+    S8_WEIGHT,
+    U8_ACTIVATION,
+    LayerPrecision,
+    activation_scheme,
+    weight_scheme,
+)
 from spaces.space import SearchSpace
 from supernet.extract import Subnet
 from tests.supernet.resnets import basic_space, bottleneck_space
@@ -114,3 +121,26 @@ def test_what_no_kernel_executes_is_an_error(operator, precision):
     spec = LayerSpec("fc", operator, 64, 8, precision=precision)
     with pytest.raises(UnsupportedOperatorError, match=f"fc.*{precision.name}"):
         subnet_graph([spec])
+
+
+@pytest.mark.parametrize("operator", [Operator.CONV, Operator.LINEAR])
+@pytest.mark.parametrize(
+    ("weight", "activation"),
+    [
+        (weight_scheme(8, "per_tensor", "asymmetric"), U8_ACTIVATION),
+        (weight_scheme(4, "per_group32"), U8_ACTIVATION),
+        (S8_WEIGHT, activation_scheme(4)),
+        (S8_WEIGHT, activation_scheme(8, "symmetric")),
+        (S8_WEIGHT, activation_scheme(7, "symmetric", nonnegative=True)),
+    ],
+)
+def test_a_form_that_no_kernel_executes_is_an_error_however_it_comes(operator, weight, activation):
+    size = 1 if operator is Operator.LINEAR else 4
+    spec = LayerSpec(
+        "fc", operator, 64, 8, size, size, precision=LayerPrecision(weight, activation)
+    )
+    with pytest.raises(UnsupportedOperatorError, match=rf"fc: {operator} in {spec.precision.name}"):
+        subnet_graph([spec])
+    shape = (1, 64) if operator is Operator.LINEAR else (1, 64, 4, 4)
+    with pytest.raises(UnsupportedOperatorError, match="kernel"):
+        trace(Subnet([spec]), shape)

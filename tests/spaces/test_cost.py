@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from spaces import W8A8, LayerSpec, Operator, cost, layer_cost, tensor_layout
-from spaces.quant_scheme import U8_ACTIVATION, LayerPrecision, precision
+from spaces.quant_scheme import (
+    U8_ACTIVATION,
+    LayerPrecision,
+    QuantScheme,
+    activation_scheme,
+    precision,
+    weight_scheme,
+)
 
 
 def test_conv_cost_by_hand():
@@ -83,3 +90,43 @@ def test_int8_subnet_is_about_a_quarter_of_the_bytes(space):
     floating = integer | {k: 32 for k in largest if k.endswith("w_bits")}
     sizes = [cost(space.layer_specs(space.config(v))).bytes for v in (integer, floating)]
     assert 0.25 < sizes[0] / sizes[1] < 0.33
+
+
+def form(bits: int, granularity: str, symmetry: str, inputs: QuantScheme | None = U8_ACTIVATION):
+    return LayerPrecision(weight_scheme(bits, granularity, symmetry), inputs)
+
+
+def test_zero_points_of_asymmetric_weights_are_stored_per_channel():
+    for granularity in ("per_tensor", "per_channel"):
+        precision_ = form(4, granularity, "asymmetric", activation_scheme(3, "symmetric"))
+        spec = LayerSpec("c", Operator.CONV, 5, 7, 8, 8, kernel=3, precision=precision_)
+        assert tensor_layout(spec) == {
+            "c.weight": ("uint8", (158,)),  # ceil(5 * 7 * 9 * 4 / 8)
+            "c.bias": ("int32", (7,)),
+            "c.scale": ("float32", (7,)),
+            "c.weight_zero_point": ("int8", (7,)),
+            "c.input_scale": ("float32", ()),
+            "c.input_zero_point": ("int32", ()),
+        }
+        assert layer_cost(spec).bytes == 158 + 4 * 7 + 4 * 7 + 7 + 8
+        assert layer_cost(spec).params == 5 * 7 * 9 + 7
+        assert layer_cost(spec).macs == 5 * 7 * 9 * 64
+
+
+def test_groups_of_inputs_store_a_scale_and_a_zero_point_each():
+    spec = LayerSpec(
+        "c", Operator.CONV, 20, 6, 8, 8, kernel=3, precision=form(8, "per_group8", "asymmetric")
+    )
+    assert tensor_layout(spec) == {
+        "c.weight": ("int8", (6, 20, 3, 3)),
+        "c.bias": ("float32", (6,)),
+        "c.scale": ("float32", (6, 3)),
+        "c.weight_zero_point": ("int8", (6, 3)),
+        "c.input_scale": ("float32", ()),
+        "c.input_zero_point": ("int32", ()),
+    }
+    depthwise = LayerSpec(
+        "d", Operator.DEPTHWISE_CONV, 6, 6, 8, 8, 3, 1, 6,
+        precision=form(8, "per_group8", "symmetric"),
+    )  # fmt: skip
+    assert tensor_layout(depthwise)["d.scale"] == ("float32", (6, 1))

@@ -167,3 +167,56 @@ def test_unknown_family_and_settings_are_refused(space):
         SearchSpace.from_json(data | {"settings": {**data["settings"], "schemes": ["w7a7"]}})
     with pytest.raises(UnknownNameError, match="mobilenetv3_digits"):
         get_space("mobilenetv3_digit")
+
+
+@pytest.fixture(scope="module")
+def elastic(space) -> SearchSpace:
+    """The elastic quantisation space, with float32 layers besides."""
+    settings = {k: v for k, v in space.to_json()["settings"].items() if k != "schemes"} | {
+        "w_bits": [2, 3, 4, 8, 32],
+        "a_bits": [2, 4, 8],
+        "granularity": ["per_tensor", "per_channel", "per_group64"],
+        "weight_symmetry": ["symmetric", "asymmetric"],
+        "activation_symmetry": ["symmetric", "asymmetric"],
+    }
+    return SearchSpace.from_json({**space.to_json(), "settings": settings, "choices": None})
+
+
+def test_a_device_keeps_the_bits_and_forms_that_it_executes(elastic):
+    left = elastic.restrict(capabilities("fp32", "w4a8", "w8a8"))
+    choices = {d.name: d.choices for d in left.dimensions}
+    assert choices["head.w_bits"] == (4, 8, 32)
+    assert choices["head.a_bits"] == (8,)
+    assert choices["weight.granularity"] == ("per_channel",)
+    assert choices["weight.symmetry"] == ("symmetric",)
+    assert choices["activation.symmetry"] == ("asymmetric",)
+    for row in sample(left, 20, np.random.default_rng(0)):
+        names = {s.precision.name for s in left.layer_specs(left.from_indices(row))}
+        assert names <= {"fp32", "w4a8", "w8a8", "w32a8"}
+        assert elastic.config(left.from_indices(row)).key == left.from_indices(row).key
+    floating = elastic.restrict(capabilities("fp32"))
+    assert {s.precision.name for s in floating.layer_specs(floating.max_config())} == {"fp32"}
+    with pytest.raises(SpaceError, match=r"nothing is left of weight\.granularity"):
+        elastic.restrict(choices={"weight.granularity": ["per_tensor"]}).restrict(
+            capabilities("fp32", "w8a8")
+        )
+
+
+def test_input_bits_of_a_float_layer_do_not_count(elastic):
+    floating = elastic.max_config().to_json()
+    assert floating["head.w_bits"] == 32
+    same = elastic.config(floating | {"head.a_bits": 4})
+    assert same == elastic.config(floating)
+    assert same["head.a_bits"] == 2
+    quantised = floating | {"head.w_bits": 4}
+    assert elastic.config(quantised | {"head.a_bits": 4}) != elastic.config(quantised)
+    # A block that the depth skips has none that count either.
+    shallow = floating | {"stage1.depth": 1, "stage1.block2.expand.w_bits": 2}
+    assert elastic.config(shallow) == elastic.config(shallow | {"stage1.block2.expand.a_bits": 4})
+
+
+def test_slot_features_of_every_form_equal_layers_one_config_at_a_time(elastic):
+    population = sample(elastic, 60, np.random.default_rng(5))
+    vectorised = elastic.slot_features(population, _cost_row).sum(axis=1)
+    for row, found in zip(population, vectorised, strict=True):
+        assert np.array_equal(found, _cost_row(elastic.layer_specs(elastic.from_indices(row))))

@@ -8,7 +8,7 @@ from spaces.families import ResNet, ResNetSettings
 from spaces.space import SearchSpace
 
 
-def basic_space(**changes: Any) -> SearchSpace:
+def basic_space(**precisions: Any) -> SearchSpace:
     """Basic blocks behind a stem for small images, elastic kernels, three precisions."""
     stages = (
         {"width": (16, 24), "depth": (1, 2), "expansion": (50, 100), "kernel": (3, 5)},
@@ -21,10 +21,20 @@ def basic_space(**changes: Any) -> SearchSpace:
         "block": "basic",
         "stem": (8, 16),
         "stages": stages,
-        "schemes": ("fp32", "w4a8", "w8a8"),
     }
-    settings |= changes
+    settings |= precisions or {"schemes": ("fp32", "w4a8", "w8a8")}
     return SearchSpace("basic", ResNet(ResNetSettings.model_validate(settings)))
+
+
+def form_space() -> SearchSpace:
+    """Basic blocks with every form of quantisation."""
+    return basic_space(
+        w_bits=(2, 3, 5, 8, 32),
+        a_bits=(3, 8),
+        granularity=("per_tensor", "per_channel", "per_group8"),
+        weight_symmetry=("symmetric", "asymmetric"),
+        activation_symmetry=("symmetric", "asymmetric"),
+    )
 
 
 def bottleneck_space() -> SearchSpace:

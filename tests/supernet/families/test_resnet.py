@@ -17,7 +17,7 @@ from supernet.testing import (
     sample_images,
     sample_supernet,
 )
-from tests.supernet.resnets import basic_space, bottleneck_space
+from tests.supernet.resnets import basic_space, bottleneck_space, form_space
 
 contract = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -25,7 +25,7 @@ contract = settings(
 SEEDS = given(seed=st.integers(0, 10**6))
 
 
-@pytest.fixture(scope="module", params=[basic_space, bottleneck_space])
+@pytest.fixture(scope="module", params=[basic_space, bottleneck_space, form_space])
 def supernet(request) -> Supernet:
     return sample_supernet(request.param())
 

@@ -86,7 +86,7 @@ class PlainCnn(Family):
                 LayerSpec(
                     site, Operator.CONV, width, width, size, size,
                     kernel=int(values[f"block{j}.kernel"]), activation=Activation.RELU,
-                    precision=site_precision(values, site),
+                    precision=site_precision(values, site, nonnegative=True),
                 ),
             )  # fmt: skip
 
@@ -96,7 +96,7 @@ class PlainCnn(Family):
 
     def _tail(self, values: Values) -> tuple[LayerSpec, ...]:
         width, size = int(values["width"]), (int(values["resolution"]) - 1) // 2 + 1
-        precision = site_precision(values, "classifier")
+        precision = site_precision(values, "classifier", nonnegative=True)
         return (
             LayerSpec("pool", Operator.GLOBAL_POOL, width, width, size, 1),
             LayerSpec("classifier", Operator.LINEAR, width, self.classes, precision=precision),

@@ -76,10 +76,8 @@ class _Writer:
             case Operator.SQUEEZE_EXCITE:
                 return self.squeeze_excite(x, spec)
             case Operator.MAX_POOL:
-                shape = (1, channels, size, size)
-                return self.emit(
-                    OpKind.MAX_POOL, spec.site, (x,), shape, window=spec, kernel=spec.kernel
-                )
+                pooled, side = (1, channels, size, size), spec.kernel
+                return self.emit(OpKind.MAX_POOL, spec.site, (x,), pooled, window=spec, kernel=side)
             case Operator.GLOBAL_POOL:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
         kind, attributes = _layer_kind(spec), {}

@@ -15,7 +15,7 @@ first stage."""
 
 class TestPresets(FamilyConformance):
     configs = 1
-    images = 16
+    images = 8
 
     @pytest.fixture(scope="class", params=SPACES.names())
     def space(self, request):

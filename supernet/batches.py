@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spaces.files import sha256_bytes
 from supernet.config import SupernetConfig
-from supernet.data import ImageSet, augment, resize
+from supernet.data import ImageSet, augment
 from supernet.distributed import World
 
 # Independent random streams; each is further keyed by seed and step or epoch.
@@ -21,7 +20,7 @@ class Batches:
     Args:
         images: The training split.
         config: Batch size, seed and augmentation.
-        resolution: Height and width to which images are resized before augmentation, in pixels.
+        resolution: Height and width of the batches' images, in pixels.
         world: Whose workers share every batch.
     """
 
@@ -45,8 +44,13 @@ class Batches:
         )
         chosen = torch.from_numpy(order[place * config.batch_size :][: config.batch_size])
         rng = np.random.default_rng((config.seed, _AUGMENTATION_STREAM, step))
-        images = resize(self.images.images[chosen], self.resolution)
-        images = augment(images, config.augmentation, rng)[self.world.rows]
+        images = augment(
+            self.images.images[chosen],
+            config.augmentation,
+            rng,
+            self.resolution,
+            self.images.normalisation,
+        )[self.world.rows]
         labels = self.images.labels[chosen][self.world.rows]
         return images.to(self.world.device), labels.to(self.world.device)
 
@@ -54,8 +58,3 @@ class Batches:
         """The first `count` images [n, c, h, w] and labels [n] as they are, on every worker."""
         images, labels = self.images.images[:count], self.images.labels[:count]
         return images.to(self.world.device), labels.to(self.world.device)
-
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of the training split."""
-        arrays = (self.images.images.contiguous().numpy(), self.images.labels.contiguous().numpy())
-        return sha256_bytes(b"".join(array.tobytes() for array in arrays))[:16]

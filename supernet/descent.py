@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spaces.config import Config
-from supernet.config import SupernetConfig
+from supernet.config import Precision, SupernetConfig
 from supernet.data import resize
 from supernet.distributed import World
 from supernet.float32 import activate_float32
@@ -110,9 +110,16 @@ class Descent:
         activate_float32(self.supernet, config)
 
     def _forward(self, images: Tensor) -> Tensor:
-        """Logits [n, classes] of the active subnet for images [n, c, r, r] of any resolution."""
-        logits: Tensor = self.supernet(resize(images, self.supernet.resolution))
-        return logits
+        """float32 logits [n, classes] of the active subnet for this worker's images [n, c, r, r] of
+        a batch, of any resolution."""
+        images = resize(images, self.supernet.resolution)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        is_half = self.config.precision == Precision.BF16
+        autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=is_half)
+        with self.supernet.shared_batches(self.world), autocast:
+            logits: Tensor = self.supernet(images)
+        return logits.float()
 
     def _rows(self) -> float:
         """What a mean over this worker's rows counts in the mean over the workers."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -76,3 +78,53 @@ class SingleWorld(World):
 
     def barrier(self) -> None:
         """Nothing to wait for."""
+
+
+class TorchWorld(World):
+    """The default process group of torch.distributed: gloo for CPUs, nccl for CUDA.
+
+    Args:
+        device: Where this worker computes.
+
+    Raises:
+        ValueError: The process group is not initialised.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device(device)
+
+    def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients or self.size == 1:
+            return
+        # One message: small ones cost more than what they carry.
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+        return total
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _all_reduced(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _all_reduced(grads[0])
+
+
+def _all_reduced(tensor: Tensor) -> Tensor:
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

@@ -23,7 +23,12 @@ from supernet.conflicts import check_choices
 from supernet.data import DataSplits, resize
 from supernet.descent import Descent
 from supernet.distributed import SingleWorld, World
-from supernet.errors import CheckpointError, ForeignCheckpointError, SupernetConfigError
+from supernet.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    SupernetConfigError,
+    TrainingStoppedError,
+)
 from supernet.families import build_supernet
 from supernet.hessian import layer_eigenvalues
 from supernet.importance import reorder_channels
@@ -68,7 +73,8 @@ class Trainer:
 
     All randomness is a function of (seed, step) and of what the sampler observed, so a checkpoint
     needs no generator state and a resumed run equals an uninterrupted one exactly (on as many
-    threads).
+    threads). The workers of a world draw the same configs, share every batch and have the same
+    weights after every step: up to rounding those of one worker with the whole batch.
 
     Args:
         space: The search space.
@@ -77,8 +83,9 @@ class Trainer:
         world: The workers that share every batch; default: this process alone, on the CPU.
 
     Raises:
-        SupernetConfigError: A batch is larger than the training split, the classes or channels of
-            the data or the teacher are not the space's, or options contradict one another.
+        SupernetConfigError: A batch is larger than the training split or smaller than the number
+            of workers, the classes or channels of the data or the teacher are not the space's, or
+            options contradict one another.
         CheckpointError: The external teacher cannot be read.
     """
 
@@ -91,6 +98,11 @@ class Trainer:
     ) -> None:
         check_training(space, config, data)
         self.space, self.config, self.world = space, config, world or SingleWorld()
+        if config.batch_size < self.world.size:
+            raise SupernetConfigError(
+                f"batch_size {config.batch_size} is smaller than the number of workers, "
+                f"{self.world.size}; every worker needs an image"
+            )
         largest = int(space.max_config()["resolution"])
         self.batches = Batches(data.train, config, largest, self.world)
         epoch = self.batches.per_epoch
@@ -148,7 +160,10 @@ class Trainer:
 
     def start_sandwich(self) -> None:
         """Order channels by importance, calibrate the quantisers, restart the optimiser; from here
-        on the sampler draws the configs."""
+        on the sampler draws the configs.
+
+        Every worker does it all with the same images, so that all have the same quantisers.
+        """
         reorder_channels(self.supernet)
         images, _ = self.batches.first(_CALIBRATION_IMAGES)
 
@@ -222,8 +237,8 @@ class Trainer:
     def _identity(self) -> dict[str, object]:
         return {
             "space": self.space.key,
-            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "train": self.batches.fingerprint(),
+            "config": self.config.decisive(),
+            "train": self.batches.images.fingerprint,
         }
 
 
@@ -234,6 +249,7 @@ def train_supernet(
     folder: str | Path,
     progress: Progress | None = None,
     world: World | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Supernet:
     """Train a supernet, or go on from the newest checkpoint in `folder`.
 
@@ -249,20 +265,25 @@ def train_supernet(
         progress: Called with (phase, steps done, steps in the phase) after every step; the phases
             are `warm-up` and the name of the sampler.
         world: The workers; default: this process alone, on the CPU.
+        stop: Asked after every step; true on one worker ends the training of all.
 
     Returns:
-        The trained supernet in evaluation mode, its largest config active and recalibrated; the
-        same is stored in `folder` for `load_supernet`.
+        The trained supernet on the CPU, in evaluation mode, its largest config active and
+        recalibrated; the same is stored in `folder` for `load_supernet`.
 
     Raises:
-        CheckpointError: No checkpoint in the folder can be used, or they belong to another run.
-        SupernetConfigError: The options do not fit the data or one another.
+        CheckpointError: No checkpoint in the folder can be used, they belong to another run, or the
+            workers do not find the same one.
+        SupernetConfigError: The options do not fit the data, the workers or one another.
+        TrainingStoppedError: `stop` said so; a checkpoint of the last step is in the folder.
     """
     report: Progress = progress or (lambda phase, done, total: None)
     trainer = Trainer(space, config, data, world)
+    world = trainer.world
     _, problems = load_latest(folder, trainer.restore)
     for problem in problems:
         _log.warning("%s; going on from an earlier checkpoint", problem)
+    _check_same_step(trainer, folder)
     sampled_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
         trainer.train_step()
@@ -270,14 +291,32 @@ def train_supernet(
             report("warm-up", trainer.step, trainer.warmup_steps)
         else:
             report(config.sampler.name, trainer.step - trainer.warmup_steps, sampled_steps)
+        is_asked = torch.tensor(stop is not None and stop(), dtype=torch.float32)
+        is_stopped = bool(world.sum(is_asked.to(world.device)) > 0)
         is_due = trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps
-        if is_due and trainer.world.rank == 0:
+        if world.rank == 0 and (is_due or is_stopped):
             save_checkpoint(folder, trainer.checkpoint())
+        if is_stopped and trainer.step < trainer.total_steps:
+            raise TrainingStoppedError(
+                f"the training was stopped after step {trainer.step} of {trainer.total_steps}; "
+                f"it goes on from its checkpoint in {folder}"
+            )
     supernet = trainer.supernet
     supernet.activate(space.max_config())
     # Training keeps no statistics: saved before this, the supernet would have none.
-    recalibrate(supernet, data.train.images)
-    if trainer.world.rank == 0:
+    recalibrate(supernet, data.train.images, world=world)
+    supernet.cpu()
+    if world.rank == 0:
         save_supernet(supernet, folder)
-    trainer.world.barrier()
+    world.barrier()
     return supernet
+
+
+def _check_same_step(trainer: Trainer, folder: str | Path) -> None:
+    world = trainer.world
+    total = world.sum(torch.tensor(trainer.step, dtype=torch.float64, device=world.device))
+    if int(total) != trainer.step * world.size:
+        raise CheckpointError(
+            f"worker {world.rank} finds step {trainer.step} in {folder} and another worker finds "
+            "another; the folder must lie where all of them see it"
+        )

@@ -60,7 +60,8 @@ class ElasticLayer(nn.Module):
         scheme = self.spec.precision.activation
         if scheme is None:
             return x
-        out: Tensor = self.input_quantizer(x, scheme)
+        # Under autocast `x` may be bfloat16, whose 8 bits of significand cannot hold the codes.
+        out: Tensor = self.input_quantizer(x.float(), scheme)
         return out
 
     def calibrate_input(self) -> None:
@@ -111,12 +112,23 @@ class ElasticLayer(nn.Module):
 
 
 class ElasticConvLayer(ElasticLayer):
-    """Convolution, BatchNorm, activation."""
+    """Convolution, BatchNorm, activation.
 
-    def __init__(self, options: LayerOptions) -> None:
+    Args:
+        options: What the site must be able to become.
+        conv: Its convolution; by default one over prefixes of its channels.
+        norm: Its normalisation; likewise.
+    """
+
+    def __init__(
+        self,
+        options: LayerOptions,
+        conv: ElasticConv2d | None = None,
+        norm: ElasticBatchNorm2d | None = None,
+    ) -> None:
         super().__init__(options)
-        self.conv = ElasticConv2d(options)
-        self.norm = ElasticBatchNorm2d(options.largest.out_channels)
+        self.conv = ElasticConv2d(options) if conv is None else conv
+        self.norm = ElasticBatchNorm2d(options.largest.out_channels) if norm is None else norm
 
     def activate(self, spec: LayerSpec) -> None:
         super().activate(spec)

@@ -10,8 +10,10 @@ import pytest
 from compilers.devices import DEVICES, DeviceConfig
 from search.job import ExportSettings, JobSettings, Resources, SearchSettings
 from search.objectives import METRICS, Constraint, Objective
+from spaces.inline import InlineSpace
 from spaces.registration import SpaceRegistration
-from supernet import DataConfig, SupernetConfig
+from supernet import Augmentation, DataConfig, FinetuneConfig, SupernetConfig
+from supernet.data import DATASETS, DatasetSettings
 from supernet.objectives import OBJECTIVES, ObjectiveConfig
 from supernet.regularisers import REGULARIZERS, RegularizerConfig
 from supernet.samplers import BIT_SAMPLERS, SAMPLERS, BitsConfig, SamplerConfig
@@ -21,8 +23,11 @@ from supernet.updates import UPDATES, UpdateConfig
 PAGE = (Path(__file__).parents[2] / "docs" / "job.md").read_text()
 SECTIONS = {
     "Job": (JobSettings,),
+    "inline space": (InlineSpace,),
     "data": (DataConfig,),
     "supernet": (SupernetConfig,),
+    "augmentation": (Augmentation,),
+    "finetune": (FinetuneConfig,),
     "devices": (DeviceConfig,),
     "objectives and constraints": (Objective, Constraint),
     "search": (SearchSettings,),
@@ -109,6 +114,22 @@ def test_settings_of_a_kind_of_device_are_documented_with_their_defaults(kind):
             continue
         default = own[name].default
         assert type(default)("" if shown == "none" else 0 if shown == "false" else shown) == default
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_settings_of_a_kind_of_data_set_are_documented_with_their_defaults(name):
+    assert f"`{name}`" in _section("data")
+    kind = DATASETS.get(name).settings_type
+    if kind is DatasetSettings:
+        return
+    rows = re.findall(
+        r"^\| `(\w+)` \|(?: `?([\w.]+)`?)? \|", _section(f"data settings of {name}"), re.M
+    )
+    assert {key for key, _ in rows} == set(kind.model_fields)
+    for key, shown in rows:
+        field = kind.model_fields[key]
+        assert field.is_required() == (not shown)
+        assert not shown or str(field.default).lower() == shown
 
 
 def test_every_metric_and_unit_is_documented():

@@ -15,21 +15,17 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from predictors.base import ACCURACY_PREDICTORS, FloatArray, Prediction, Predictor
-from predictors.errors import InvalidTargetError
+from predictors.accuracy.base import AccuracyPredictor
+from predictors.accuracy.target_scale import TargetScale
+from predictors.base import ACCURACY_PREDICTORS, FloatArray, Prediction
 from predictors.features import cost_features, totals
 from spaces.population import one_hot
 from spaces.space import Population, SearchSpace
-
-# Accuracy saturates: the logarithm of the error is closer to linear in capacity. The offset keeps
-# a subnet without any error on a small split from weighing like one of another kind.
-_ERROR_OFFSET = 0.01
 
 # Log of: variance by capacity, by single choices, by similarity, noise variance, all for targets of
 # variance 1; and the length scale in choice steps. Centres and widths of normal priors.
 _PRIOR_MEAN = np.log(np.array([0.3, 0.2, 0.2, 0.1, 6.0]))
 _PRIOR_STD = np.array([1.5, 1.5, 1.5, 1.5, 0.7])
-_LEAST_STD = 1e-4
 
 
 def ordinal_encoding(space: SearchSpace, population: Population) -> FloatArray:
@@ -82,28 +78,19 @@ def _products(first: _Inputs, second: _Inputs) -> _Products:
 
 
 @ACCURACY_PREDICTORS.register("gaussian_process")
-class AccuracyPredictor(Predictor):
-    """Accuracy, as a fraction between 0 and 1, of subnets of one supernet."""
+class GaussianProcessAccuracyPredictor(AccuracyPredictor):
+    """Gaussian process on whole-network quantities and on choices; see this module."""
 
     name = "gaussian_process"
-    metric = "accuracy"
     min_samples = 8
-
-    def _check(self, target: FloatArray) -> None:
-        bad = np.flatnonzero((target < 0) | (target > 1))
-        if bad.size:
-            raise InvalidTargetError(
-                f"{self.name}: accuracy number {bad[0]} is {target[bad[0]]}; allowed: 0 to 1"
-            )
 
     def _fit(self, population: Population, target: FloatArray) -> None:
         raw = totals(cost_features(self.space, population))
         self._centre, self._spread = raw.mean(axis=0), np.maximum(raw.std(axis=0), 1e-6)
         self._code_centre = ordinal_encoding(self.space, population).mean(axis=0)
         self._inputs = self._read(population)
-        warped = -np.log(1.0 - target + _ERROR_OFFSET)
-        self._mean, self._scale = float(warped.mean()), max(float(warped.std()), 1e-3)
-        y = (warped - self._mean) / self._scale
+        self._scale = TargetScale.of(target)
+        y = self._scale(target)
         products = _products(self._inputs, self._inputs)
         found = minimize(
             _negative_log_posterior,
@@ -144,11 +131,7 @@ class AccuracyPredictor(Predictor):
             + noise
         )
         variance = np.maximum(own - (explained**2).sum(axis=0), noise)
-        warped = self._mean + self._scale * (cross @ self._weights)
-        error = np.clip(np.exp(-warped) - _ERROR_OFFSET, 0.0, 1.0)
-        # First-order propagation through the logarithm.
-        std = (error + _ERROR_OFFSET) * self._scale * np.sqrt(variance)
-        return 1.0 - error, np.maximum(std, _LEAST_STD)
+        return self._scale.accuracy(cross @ self._weights, np.sqrt(variance))
 
 
 def _kernels(theta: FloatArray, products: _Products) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from predictors import AccuracyPredictor, InvalidTargetError, TooFewSamplesError, scores
-from predictors.accuracy import (
+from predictors import GaussianProcessAccuracyPredictor, scores
+from predictors.accuracy.gaussian_process import (
     _PRIOR_MEAN,
     _negative_log_posterior,
     _products,
@@ -37,7 +37,7 @@ def fitted(space, accuracy, count, seed):
     rng = np.random.default_rng(seed)
     population = sample(space, count, rng)
     counted = rng.binomial(400, accuracy(population)) / 400
-    return AccuracyPredictor(space).fit(population, counted), sample(space, 400, rng)
+    return GaussianProcessAccuracyPredictor(space).fit(population, counted), sample(space, 400, rng)
 
 
 def test_better_than_macs_and_better_with_more_samples(space, truth):
@@ -86,7 +86,9 @@ def test_encoding_distance_counts_choice_steps(space):
 
 def test_gradient_of_the_likelihood(space):
     rng = np.random.default_rng(0)
-    predictor = AccuracyPredictor(space).fit(sample(space, 15, rng), rng.uniform(0.5, 0.9, 15))
+    predictor = GaussianProcessAccuracyPredictor(space).fit(
+        sample(space, 15, rng), rng.uniform(0.5, 0.9, 15)
+    )
     products = _products(predictor._inputs, predictor._inputs)
     y = rng.normal(size=15)
     for theta in (_PRIOR_MEAN, _PRIOR_MEAN + rng.normal(0, 0.5, 5)):
@@ -100,16 +102,10 @@ def test_gradient_of_the_likelihood(space):
 
 def test_equal_accuracies_are_predicted_as_such(space):
     population = sample(space, 12, np.random.default_rng(0))
-    mean, std = AccuracyPredictor(space).fit(population, np.full(12, 0.97)).predict(population)
+    mean, std = (
+        GaussianProcessAccuracyPredictor(space)
+        .fit(population, np.full(12, 0.97))
+        .predict(population)
+    )
     assert mean == pytest.approx(np.full(12, 0.97), abs=1e-6)
     assert np.isfinite(std).all()
-
-
-def test_bad_targets_are_typed_errors(space):
-    population = sample(space, 12, np.random.default_rng(0))
-    with pytest.raises(InvalidTargetError, match="allowed: 0 to 1"):
-        AccuracyPredictor(space).fit(population, np.full(12, 97.0))
-    with pytest.raises(InvalidTargetError, match="must be finite"):
-        AccuracyPredictor(space).fit(population, np.full(12, np.nan))
-    with pytest.raises(TooFewSamplesError, match="at least 8"):
-        AccuracyPredictor(space).fit(population[:7], np.full(7, 0.9))

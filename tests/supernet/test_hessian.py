@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spaces.layer_spec import Operator
 from supernet.families import build_supernet
 from supernet.hessian import layer_eigenvalues, mean_eigenvalues
+from tests.supernet.tiny_vit import tiny_vit_space
 
 
 @pytest.fixture
@@ -59,3 +61,15 @@ def test_layers_of_a_supernet_are_measured_in_float_at_the_largest_config(small_
     assert all(p.grad is None for p in supernet.parameters())
     again = layer_eigenvalues(supernet, images, labels, probes=4, seed=1)
     assert again == found
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "vit"])
+def test_every_operator_bends_twice(tiny_space, digits, name):
+    """Squeeze-and-excite and attention as well."""
+    space = tiny_space if name == "mobilenet" else tiny_vit_space()
+    torch.manual_seed(0)
+    supernet = build_supernet(space)
+    images, labels = digits.train.images[:16], digits.train.labels[:16]
+    found = layer_eigenvalues(supernet, images, labels, probes=1, seed=0)
+    specs = space.layer_specs(space.max_config())
+    assert set(found) == {s.site for s in specs if s.operator is not Operator.GLOBAL_POOL}

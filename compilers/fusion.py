@@ -341,14 +341,16 @@ def _simplify(stored: StoredGraph) -> tuple[list[Op], str]:
     alias: dict[str, str] = {}
     known: dict[tuple[OpKind, str, QParams], str] = {}
     ops: dict[str, Op] = {}
-    readers: dict[str, int] = {}
+    # Equal quantisations of one value are one reader.
+    readers: dict[str, set[object]] = {}
     for op in stored.ops:
-        for name in dict.fromkeys(op.inputs):
-            readers[name] = readers.get(name, 0) + 1
+        reader = (op.kind, _qparams(op)) if op.kind is OpKind.QUANTIZE else op.name
+        for name in op.inputs:
+            readers.setdefault(name, set()).add(reader)
     for original in stored.ops:
         op = replace(original, inputs=tuple(alias.get(name, name) for name in original.inputs))
         pool = ops.get(op.inputs[0])
-        movable = pool is not None and pool.kind is OpKind.MAX_POOL and readers[pool.name] == 1
+        movable = pool is not None and pool.kind is OpKind.MAX_POOL and len(readers[pool.name]) == 1
         if op.kind is OpKind.QUANTIZE and movable and pool is not None:
             del ops[pool.name]
             source = ops.get(pool.inputs[0])
@@ -362,6 +364,7 @@ def _simplify(stored: StoredGraph) -> tuple[list[Op], str]:
                 shape = stored.shapes[pool.inputs[0]]
                 moved = replace(op, name=f"{op.name}.first", inputs=pool.inputs, shape=shape)
                 first = _known(known, ops, moved)
+            known[OpKind.QUANTIZE, pool.name, _qparams(op)] = op.name
             op = replace(pool, name=op.name, inputs=(first,))
         if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
             name = _known(known, ops, op)

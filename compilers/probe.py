@@ -26,6 +26,7 @@ from compilers.kernels import (
     Dequantize,
     Gemm,
     GlobalPool,
+    MaxPool,
     Quantize,
     SqueezeExcite,
     WeightOnlyGemm,
@@ -271,6 +272,17 @@ def _weight_only(scheme: QuantScheme, rng: np.random.Generator) -> Trial:
     return Trial(kernel, x, params, expected, _FLOAT_TOLERANCE * float(np.abs(expected).max()))
 
 
+def _max_pool(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # no weights
+    kernel = MaxPool(5, 5, 24, 3, 2, 1, dtype)
+    x = _draw(rng, kernel.input_shape, dtype)
+    image = x.astype(np.float64).reshape(5, 5, -1)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    expected = windows[::2, ::2].max(axis=(-2, -1)).reshape(-1, x.shape[1])
+    return [Trial(kernel, x, LayerParams(), expected, 0.0)]
+
+
 def _pool(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
     del bits  # no weights
     kernel = GlobalPool(9, 24, dtype, dtype)
@@ -327,6 +339,7 @@ _TRIALS: dict[Operator, Callable[[DType, int, np.random.Generator], list[Trial]]
     Operator.CONV: _conv,
     Operator.DEPTHWISE_CONV: _depthwise,
     Operator.SQUEEZE_EXCITE: _squeeze_excite,
+    Operator.MAX_POOL: _max_pool,
     Operator.GLOBAL_POOL: _pool,
     Operator.LINEAR: _linear,
     Operator.ATTENTION: _attention,

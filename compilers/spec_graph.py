@@ -44,32 +44,42 @@ class _Writer:
 
     def graph(self) -> Graph:
         value, shortcut, previous = _INPUT, _INPUT, ""
-        shortcut_blocks = {_block(spec) for spec in self.specs if spec.residual}
+        projected = {spec.block for spec in self.specs if spec.shortcut}
+        identity_blocks = {spec.block for spec in self.specs if spec.residual} - projected
         for spec in self.specs:
             if spec.precision not in _EXECUTED:
                 raise _not_executed(spec)
             quantised = spec.precision.activation is not None
-            if quantised:
-                value = self.emit(OpKind.QUANTIZE, spec.site, (value,))
-            block = _block(spec)
-            if block != previous and block in shortcut_blocks:
-                shortcut = self.dequantized(value, spec) if quantised else value
-            previous = block
+            read = self.quantised(value, spec) if quantised else value
+            if spec.block != previous and spec.block in identity_blocks:
+                shortcut = self.dequantised(read, spec) if quantised else value
+            previous = spec.block
             if quantised and spec.precision.weight is None:
-                value = self.dequantized(value, spec)
-            value = self.layer(value, spec)
-            if spec.activation is not Activation.NONE:
-                value = self.emit(OpKind(spec.activation), spec.site, (value,))
+                read = self.dequantised(read, spec)
+            out = self.activated(self.layer(read, spec), spec.activation, spec)
+            if spec.shortcut:
+                shortcut = out
+                continue
+            value = out
             if spec.residual:
                 value = self.emit(OpKind.ADD, spec.site, (value, shortcut))
+                value = self.activated(value, spec.residual_activation, spec)
         shape = self.shapes[_INPUT]
         return Graph(_INPUT, shape, tuple(self.ops), value, constants=self.constants)
+
+    def activated(self, x: str, activation: Activation, spec: LayerSpec) -> str:
+        if activation is Activation.NONE:
+            return x
+        return self.emit(OpKind(activation), spec.site, (x,))
 
     def layer(self, x: str, spec: LayerSpec) -> str:
         channels, size = spec.out_channels, spec.out_size
         match spec.operator:
             case Operator.SQUEEZE_EXCITE:
                 return self.squeeze_excite(x, spec)
+            case Operator.MAX_POOL:
+                pooled, side = (1, channels, size, size), spec.kernel
+                return self.emit(OpKind.MAX_POOL, spec.site, (x,), pooled, window=spec, kernel=side)
             case Operator.GLOBAL_POOL:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
             case Operator.ATTENTION:
@@ -125,8 +135,11 @@ class _Writer:
         axes = (0, 1, 3, 2)
         return self.emit(OpKind.PERMUTE, site, (x,), (one, heads, columns, rows), axes=axes)
 
-    def dequantized(self, x: str, spec: LayerSpec) -> str:
-        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,))
+    def quantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.QUANTIZE, spec.site, (x,), params=_QPARAMS)
+
+    def dequantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,), params=_QPARAMS)
 
     def emit(
         self,
@@ -140,8 +153,6 @@ class _Writer:
     ) -> str:
         """Append an operator; its result has the shape of its first input when none is given."""
         name = f"v{len(self.ops)}"
-        if kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
-            params = _QPARAMS
         self.shapes[name] = shape or self.shapes[inputs[0]]
         stride, padding, groups = (
             (window.stride, window.padding, window.groups) if window is not None else (1, 0, 1)
@@ -163,6 +174,7 @@ class _Writer:
         return name
 
 
+# Layers that read one tensor under one scheme share its quantiser.
 _QPARAMS: Mapping[str, NDArray[Any]] = {
     "scale": np.ones((), np.float32),
     "zero_point": np.zeros((), np.int32),
@@ -210,7 +222,3 @@ def _float_weights(shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
 
 def _zeros(dtype: type[np.generic], *shape: int) -> NDArray[Any]:
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def _block(spec: LayerSpec) -> str:
-    return spec.site.rpartition(".")[0]

@@ -67,6 +67,7 @@ def _operator(spec: LayerSpec) -> str:
     return {
         Operator.DEPTHWISE_CONV: "depthwise",
         Operator.SQUEEZE_EXCITE: "squeeze_excite",
+        Operator.MAX_POOL: "pool",
         Operator.GLOBAL_POOL: "pool",
         Operator.LINEAR: "linear",
         Operator.ATTENTION: "attention",

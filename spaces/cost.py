@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import POOLING, LayerSpec, Operator
 from spaces.quant_scheme import FLOAT_BITS, QuantScheme, Symmetry
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
@@ -63,7 +63,7 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     elif spec.operator is Operator.ATTENTION:
         layout |= tensor_layout(spec.value_convolution)
         layout[f"{site}.position.bias"] = ("float32", (spec.heads, spec.in_size, spec.in_size))
-    elif spec.operator is not Operator.GLOBAL_POOL:
+    elif spec.operator not in POOLING:
         scheme = spec.precision.weight
         layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
         in_steps = spec.precision.integer and scheme is not None and scheme.group_size is None

@@ -143,6 +143,18 @@ class SqueezeExcite(InputQuantizer):
         return x * F.hardsigmoid(self.expand(hidden))[:, :, None, None]
 
 
+class MaxPool(InputQuantizer):
+    """Maximum over a window."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = spec.kernel, spec.stride, spec.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> [N, C, H', W']."""
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+
+
 class GlobalPool(InputQuantizer):
     """Mean over the map."""
 
@@ -214,6 +226,8 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
                 layer = IntegerLinear(spec) if integer else FloatLinear(spec)
         case Operator.SQUEEZE_EXCITE:
             layer = SqueezeExcite(spec)
+        case Operator.MAX_POOL:
+            layer = MaxPool(spec)
         case Operator.GLOBAL_POOL:
             layer = GlobalPool()
         case Operator.ATTENTION:

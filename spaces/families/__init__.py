@@ -6,6 +6,7 @@ from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.elasticvit import ElasticViT, ElasticViTSettings
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
 from spaces.families.quantisation import QuantSettings
+from spaces.families.resnet import ResNet, ResNetSettings
 
 __all__ = [
     "FAMILIES",
@@ -16,5 +17,7 @@ __all__ = [
     "MobileNetV3",
     "MobileNetV3Settings",
     "QuantSettings",
+    "ResNet",
+    "ResNetSettings",
     "Slot",
 ]

@@ -22,6 +22,7 @@ from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.mlp import ElasticMlp
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.residual import ElasticResidualBlock
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ElasticProjectionConv2d",
     "ElasticQkvConv2d",
     "ElasticQkvLayer",
+    "ElasticResidualBlock",
     "ElasticSqueezeExcite",
     "ElasticSqueezeExciteLayer",
     "LayerOptions",

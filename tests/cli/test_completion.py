@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from search.workspace import open_store
+from spaces import SPACES
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_options_that_came_before_count(netcarve, complete, tmp_path):
 
 def test_completing_creates_nothing(complete, home):
     assert complete("search", "resume", "") == []
-    assert complete("space", "show", "mob") == ["mobilenetv3_digits"]
+    assert complete("space", "show", "") == SPACES.names()
     assert not home.exists()
 
 

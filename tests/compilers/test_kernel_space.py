@@ -10,11 +10,12 @@ import pytest
 from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.kernel_space import block_kernels, quantised_input, space_kernels
-from compilers.kernels import Attention
+from compilers.kernels import Attention, Quantize
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.population import sample
 from supernet.extract import Subnet
+from tests.supernet.resnets import basic_space, bottleneck_space
 from tests.supernet.tiny_vit import tiny_vit_space
 
 SMALL = {
@@ -66,6 +67,19 @@ def test_a_small_space_with_attention_holds_exactly_the_kernels_of_its_subnets()
     heads = [kernel for kernel in found if isinstance(kernel, Attention)]
     assert {kernel.value_dim for kernel in heads} == {16, 32, 48, 64}
     assert {kernel.output_dtype for kernel in heads} == {"float32", "uint8"}
+
+
+@pytest.mark.parametrize("make", [basic_space, bottleneck_space])
+def test_a_space_with_projections_holds_exactly_the_kernels_of_its_subnets(make):
+    """A block's input is stored as integers only if the projection reads them too."""
+    whole = make()
+    fixed = {d.name: d.choices[:1] for d in whole.dimensions if d.kind not in ("w_bits", "depth")}
+    space = whole.restrict(choices=fixed | {"*.w_bits": [8, 32]})
+    found = set()
+    for row in sample(space, 200, np.random.default_rng(0)):
+        found |= set(subnet_kernels(space, row))
+    assert found == set(space_kernels(space))
+    assert any(isinstance(kernel, Quantize) for kernel in found)
 
 
 def test_restriction_leaves_fewer_kernels(digits):

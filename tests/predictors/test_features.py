@@ -13,7 +13,7 @@ from predictors.features import (
     totals,
 )
 from spaces import cost, get_space, layer_cost
-from spaces.layer_spec import Operator
+from spaces.layer_spec import LayerSpec, Operator
 from spaces.population import sample
 
 
@@ -45,6 +45,14 @@ def test_totals_equal_the_exact_cost(space):
     layers = [len(space.layer_specs(space.from_indices(row))) for row in population]
     assert np.allclose(np.exp(log_layers), layers)
     assert ((share >= 0) & (share <= 1)).all()
+
+
+def test_pooling_counts_what_it_reads_and_writes():
+    pool = LayerSpec("stem_pool", Operator.MAX_POOL, 16, 16, 8, 4, 3, 2)
+    row = layer_features((pool,))
+    found = {tuple(f): amount for f, amount in zip(FEATURES, row, strict=True) if amount}
+    amounts = {"input_bytes": 4 * 8 * 8 * 16, "output_values": 4 * 4 * 16, "layers": 1}
+    assert found == {(term, "pool", "float"): amount for term, amount in amounts.items()}
 
 
 def test_squeeze_excite_before_an_integer_projection_computes_in_floats(space):

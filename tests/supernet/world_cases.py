@@ -70,7 +70,7 @@ CONFIG = SupernetConfig(
     checkpoint_every=3,
 )
 SGD = CONFIG.model_copy(
-    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.002}
+    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.001}
 )
 STOPPED_AFTER = 4  # between two checkpoints
 

@@ -27,7 +27,7 @@ def test_workers_share_one_batch(digits):
 
 
 def test_an_epoch_shows_every_image_once(digits):
-    config = CONFIG.model_copy(update={"rotation": 0.0, "scale": 0.0, "shift": 0.0, "shear": 0.0})
+    config = SupernetConfig(batch_size=32, rotation=0.0, scale=0.0, shift=0.0, shear=0.0)
     batches = Batches(digits.train, config, 8, SingleWorld())
     seen = torch.cat([batches.batch(step)[0] for step in range(batches.per_epoch)])
     known = digits.train.images.flatten(1)

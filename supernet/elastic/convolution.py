@@ -49,10 +49,6 @@ def _depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         weight = weight[..., unseen:-unseen, unseen:-unseen]
     if weight.shape[-1] == 1 and stride == 1:
         return x * weight.view(1, -1, 1, 1)
-    if torch.is_autocast_enabled(x.device.type):
-        # Autocast ends where the backward of a function of our own begins.
-        half = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(half), weight.to(half)
     out: Tensor = _Depthwise.apply(x, weight, stride)  # type: ignore[no-untyped-call]
     return out
 

@@ -12,8 +12,6 @@ import sys
 import pytest
 import torch
 
-from spaces.families import MobileNetV3
-from spaces.space import SearchSpace
 from supernet.checkpoint import load_latest, read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, resize
@@ -255,25 +253,6 @@ def test_bfloat16_trains_the_same_up_to_its_rounding(tiny_space, few, uninterrup
     assert losses == pytest.approx(uninterrupted[1], rel=0.05)
     assert losses != uninterrupted[1], "it does compute otherwise"
     assert {p.dtype for p in trainer.supernet.parameters()} == {torch.float32}
-
-
-def test_channels_last_changes_the_memory_and_not_the_result(tiny_space, few):
-    """With three channels of colour; a single one lies in memory alike in both ways."""
-    settings = tiny_space.family.settings.model_copy(update={"input_channels": 3})
-    space = SearchSpace("colour", MobileNetV3(settings))
-    part = ImageSet(few.train.images.repeat(1, 3, 1, 1), few.train.labels)
-    losses, is_last = [], []
-    for update in ({}, {"channels_last": True}):
-        data = DataSplits(part, part, part, few.classes)
-        trainer = Trainer(space, SHORT.model_copy(update=update), data)
-        trainer.supernet.layers()["stem"].register_forward_hook(
-            lambda _module, _inputs, out: is_last.append(
-                out.is_contiguous(memory_format=torch.channels_last)
-            )
-        )
-        losses.append(trainer.train_step())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert is_last == [False, True]
 
 
 SEAMS = {

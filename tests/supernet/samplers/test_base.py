@@ -12,7 +12,10 @@ from supernet.samplers import BIT_SAMPLERS, SAMPLERS, Role
 from supernet.schedule import Horizon
 
 HORIZON = Horizon(first_step=4, steps=40, steps_per_epoch=8)
-SETTINGS = {"complexity": {"levels": 3}, "performance": {"levels": 3, "capacity": 4}}
+SETTINGS = {
+    "complexity": {"levels": 3, "candidates": 2000},
+    "performance": {"levels": 3, "candidates": 2000, "capacity": 4},
+}
 PAIRS = [
     (name, bits)
     for name in SAMPLERS.names()

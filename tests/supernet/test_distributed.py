@@ -137,7 +137,7 @@ def test_the_sum_of_all_workers_has_the_gradient_of_the_sum_of_their_losses(toge
     torch.testing.assert_close(got, 4 * 140 * torch.arange(1.0, 8.0))
 
 
-@pytest.mark.parametrize("case", ["layer_norm", "sandwich"])
+@pytest.mark.parametrize("case", ["layer_norm", "sandwich", "sandwich_vit"])
 def test_twenty_sgd_steps_give_the_weights_of_one_process(together, alone, case):
     """Without BatchNorm, and with BatchNorm whose statistics are all workers'."""
     trained = {n: t for n, t in alone[case].items() if t.is_floating_point()}
@@ -172,7 +172,7 @@ def test_every_process_trains_the_same_configs_as_one_alone(together, alone):
 
 def test_the_processes_agree_to_the_last_bit(together):
     first, second = together
-    for case in ("layer_norm", "sandwich", "whole_run"):
+    for case in ("layer_norm", "sandwich", "sandwich_vit", "whole_run"):
         assert all(torch.equal(first[case][n], second[case][n]) for n in first[case])
 
 

@@ -65,12 +65,16 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One task with one seed: what a predictor may see, and the truth."""
+    """One task with one seed: what a predictor may see, and the truth.
+
+    The last, latencies of the test configs on the devices that are seen, is for choosing settings.
+    """
 
     tables: LatencyTables
     test: Configs
     pool_ms: dict[str, Any]
     test_ms: dict[str, Any]
+    trained_test_ms: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def load(task: str, seed: int, data: Path) -> Problem:
         everything.take(test),
         {device: known[device][pool] for device in tested},
         {device: known[device][test] for device in tested},
+        {device: known[device][test] for device in trained},
     )
 
 

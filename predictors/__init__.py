@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from predictors.accuracy import AccuracyPredictor
+from predictors.accuracy import (
+    AccuracyPredictor,
+    CqapAccuracyPredictor,
+    GaussianProcessAccuracyPredictor,
+    TransferAccuracyPredictor,
+)
 from predictors.base import ACCURACY_PREDICTORS, Predictor
 from predictors.errors import (
     InvalidTargetError,
@@ -32,6 +37,8 @@ __all__ = [
     "AccuracyPredictor",
     "ConfigSchema",
     "Configs",
+    "CqapAccuracyPredictor",
+    "GaussianProcessAccuracyPredictor",
     "InvalidTargetError",
     "KernelLatencies",
     "LatencyPredictor",
@@ -43,6 +50,7 @@ __all__ = [
     "SpaceEncoding",
     "TableError",
     "TooFewSamplesError",
+    "TransferAccuracyPredictor",
     "cost_features",
     "d_optimal",
     "evaluate",

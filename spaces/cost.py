@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import QuantScheme, Symmetry
+from spaces.quant_scheme import FLOAT_BITS, QuantScheme, Symmetry
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
 
@@ -111,6 +111,15 @@ def layer_cost(spec: LayerSpec) -> Cost:
         products = spec.heads * sum(spec.head_channels) * positions**2
     biases = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("bias"))
     return Cost(macs=weights * positions + products, params=weights + biases, bytes=size)
+
+
+def bit_operations(spec: LayerSpec) -> int:
+    """Multiply-accumulates times the bits of weight and input (Wang et al. 2019, "HAQ"); float32
+    counts as 32 bits."""
+    weight, activation = spec.precision.weight, spec.precision.activation
+    weight_bits = weight.bits if weight else FLOAT_BITS
+    activation_bits = activation.bits if activation else FLOAT_BITS
+    return layer_cost(spec).macs * weight_bits * activation_bits
 
 
 def cost(specs: Iterable[LayerSpec]) -> Cost:

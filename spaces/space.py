@@ -58,17 +58,18 @@ class SearchSpace:
             dimensions.append(Dimension(dimension.name, dimension.kind, ordered))
         self.dimensions: tuple[Dimension, ...] = tuple(dimensions)
         self.names = tuple(d.name for d in self.dimensions)
-        self._positions = {name: i for i, name in enumerate(self.names)}
+        self.positions: Mapping[str, int] = {name: i for i, name in enumerate(self.names)}
+        """Dimension name -> column of a population."""
         if kept:
             raise UnknownNameError("dimension", next(iter(kept)), self.names)
         self.cardinalities = np.array([len(d.choices) for d in self.dimensions], np.int64)
         self.slots = tuple(self._without_absent_form(slot) for slot in family.slots())
-        self._slot_reads = [np.array([self._positions[r] for r in s.reads]) for s in self.slots]
+        self._slot_reads = [np.array([self.positions[r] for r in s.reads]) for s in self.slots]
         self._tables: dict[tuple[SlotFunction, int], _SlotTable] = {}
 
     def _without_absent_form(self, slot: Slot) -> Slot:
         """A form that the space does not choose has its default, which depends on nothing."""
-        absent = set(FORM_DIMENSIONS) - self._positions.keys()
+        absent = set(FORM_DIMENSIONS) - self.positions.keys()
         return replace(slot, reads=tuple(name for name in slot.reads if name not in absent))
 
     @property
@@ -89,7 +90,7 @@ class SearchSpace:
             UnknownNameError: No dimension has this name.
         """
         try:
-            return self._positions[name]
+            return self.positions[name]
         except KeyError:
             raise UnknownNameError("dimension", name, self.names) from None
 
@@ -109,13 +110,13 @@ class SearchSpace:
             depth, least = slot.depth
             columns = [i for i, n in enumerate(self.names) if n.startswith(f"{slot.name}.")]
             present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-            gates.append((np.array(columns, np.int64), self._positions[depth], present))
+            gates.append((np.array(columns, np.int64), self.positions[depth], present))
         for column, dimension in enumerate(self.dimensions):
             weight = f"{dimension.name.removesuffix('.a_bits')}.w_bits"
-            if dimension.kind is not DimensionKind.A_BITS or weight not in self._positions:
+            if dimension.kind is not DimensionKind.A_BITS or weight not in self.positions:
                 continue
             quantised = np.array([c != FLOAT_BITS for c in self._dimension(weight).choices])
-            gates.append((np.array([column]), self._positions[weight], quantised))
+            gates.append((np.array([column]), self.positions[weight], quantised))
         return tuple(gates)
 
     def active(self, population: Population) -> NDArray[np.bool_]:
@@ -214,7 +215,7 @@ class SearchSpace:
             if slot.depth is not None:
                 depth, least = slot.depth
                 present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-                values = np.where(present[population[:, self._positions[depth]], None], values, 0.0)
+                values = np.where(present[population[:, self.positions[depth]], None], values, 0.0)
             columns.append(values)
         return np.stack(columns, axis=1)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from compilers.built import Build
 from compilers.errors import DeviceError
 from spaces.capabilities import DeviceCapabilities
-from spaces.layer_spec import LayerSpec
+from spaces.layer_spec import LayerSpec, Operator
 from spaces.registry import Registry
 from spaces.settings import explain
 
@@ -51,6 +51,18 @@ class DeviceConfig(BaseModel):
     isa: str = "native"
     threads: int = 1
     batch: int = 1
+
+
+def float_capabilities(config: DeviceConfig, isa: str, hardware: str) -> DeviceCapabilities:
+    """What a device is that executes every operator of a subnet, all in float32."""
+    return DeviceCapabilities(
+        isa=isa,
+        threads=config.threads,
+        batch=config.batch,
+        operators=frozenset(Operator),
+        schemes=frozenset({"fp32"}),
+        hardware=hardware,
+    )
 
 
 class Device(ABC):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from compilers.built import BUILD_FILE, INPUT_FILE, Build, build_versions
 from compilers.errors import MeasurementError
 from compilers.host import processor_name
+from compilers.isolation import Worker
 from spaces.files import atomic_directory, atomic_write_text
 from spaces.layer_spec import LayerSpec
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLES = 8
 """Inputs of the check after a build when the caller gives none."""
+
+TWIN_TIMEOUT = 600.0
+"""Seconds that writing and checking an ONNX twin may take."""
 
 
 def write_build(
@@ -76,3 +80,16 @@ def run_through_files(
         execute(files)
         logits: NDArray[np.float32] = np.load(files["output"], allow_pickle=False)
         return logits
+
+
+def write_onnx_twin(compiler: Worker, folder: Path, path: str | Path) -> float:
+    """Write the ONNX twin of the subnet in `folder` to `path`, in a child of kind `compiler`.
+
+    Returns:
+        Largest difference from the module's sample output, relative to its largest logit.
+
+    Raises:
+        BuildError: The child failed, or took longer than `TWIN_TIMEOUT`.
+    """
+    request = {"folder": str(folder), "path": str(path)}
+    return float(compiler.request("onnx", request, TWIN_TIMEOUT)["difference"])

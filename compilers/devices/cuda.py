@@ -14,8 +14,8 @@ from pydantic import Field
 
 from compilers.built import Build
 from compilers.cuda_driver import Gpu, find_gpus
-from compilers.devices.base import DEVICES, Device, DeviceConfig
-from compilers.devices.build_folder import run_through_files, write_build
+from compilers.devices.base import DEVICES, Device, DeviceConfig, float_capabilities
+from compilers.devices.build_folder import run_through_files, write_build, write_onnx_twin
 from compilers.devices.host_built import BUILD_TIMEOUT, PROBE_TIMEOUT, executable
 from compilers.errors import (
     BuildError,
@@ -27,7 +27,7 @@ from compilers.errors import (
 from compilers.isolation import Worker
 from compilers.measurement import Measurement, MeasurementConfig
 from spaces.capabilities import DeviceCapabilities
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import FP32
 
 if TYPE_CHECKING:
@@ -117,14 +117,7 @@ class CudaDevice(Device):
             raise DeviceError(
                 f"device {self.config.name} ({self.hardware}): its probe failed: {error}"
             ) from error
-        return DeviceCapabilities(
-            isa=self._isa,
-            threads=self.config.threads,
-            batch=self.config.batch,
-            operators=frozenset(Operator),
-            schemes=frozenset({"fp32"}),
-            hardware=self.hardware,
-        )
+        return float_capabilities(self.config, self._isa, self.hardware)
 
     def build(
         self,
@@ -176,8 +169,7 @@ class CudaDevice(Device):
 
     def export_onnx(self, build: Build, path: str | Path) -> float:
         """See `Device.export_onnx`."""
-        request = {"folder": str(build.folder), "path": str(path)}
-        return float(self._compiler.request("onnx", request, BUILD_TIMEOUT)["difference"])
+        return write_onnx_twin(self._compiler, build.folder, path)
 
     def close(self) -> None:
         """See `Device.close`."""

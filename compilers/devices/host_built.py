@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compilers.built import Build
 from compilers.devices.base import Device, DeviceConfig
-from compilers.devices.build_folder import run_through_files, write_build
+from compilers.devices.build_folder import run_through_files, write_build, write_onnx_twin
 from compilers.errors import (
     BuildError,
     ChildCrashError,
@@ -190,9 +190,7 @@ class HostBuiltDevice(Device):
 
     def export_onnx(self, build: Build, path: str | Path) -> float:
         """See `Device.export_onnx`."""
-        request = {"folder": str(build.folder), "path": str(path)}
-        answer = self._compiler.request("onnx", request, BUILD_TIMEOUT)
-        return float(answer["difference"])
+        return write_onnx_twin(self._compiler, build.folder, path)
 
     def close(self) -> None:
         """See `Device.close`."""

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.built import ONNX_FILE, Build
-from compilers.devices.base import DEVICES, Device, DeviceConfig
-from compilers.devices.build_folder import run_through_files, write_build
+from compilers.devices.base import DEVICES, Device, DeviceConfig, float_capabilities
+from compilers.devices.build_folder import run_through_files, write_build, write_onnx_twin
 from compilers.errors import BuildError, DeviceError, MeasurementError
 from compilers.host import last_processors, processor_name
 from compilers.isolation import Worker
 from compilers.measurement import Measurement, MeasurementConfig
 from spaces.capabilities import DeviceCapabilities
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import LayerSpec
 
 if TYPE_CHECKING:
     from supernet.extract import Subnet
@@ -78,14 +78,7 @@ class PeerDevice(Device):
 
     def probe(self) -> DeviceCapabilities:
         """See `Device.probe`: every operator of a subnet is one of the runtime's own, float32."""
-        return DeviceCapabilities(
-            isa=NATIVE,
-            threads=self.config.threads,
-            batch=self.config.batch,
-            operators=frozenset(Operator),
-            schemes=frozenset({"fp32"}),
-            hardware=self.hardware,
-        )
+        return float_capabilities(self.config, NATIVE, self.hardware)
 
     def build(
         self,
@@ -134,8 +127,7 @@ class PeerDevice(Device):
 
     def export_onnx(self, build: Build, path: str | Path) -> float:
         """See `Device.export_onnx`."""
-        request = {"folder": str(build.folder), "path": str(path)}
-        return float(self._compiler.request("onnx", request, TIMEOUT)["difference"])
+        return write_onnx_twin(self._compiler, build.folder, path)
 
     def close(self) -> None:
         """See `Device.close`."""
@@ -157,8 +149,7 @@ class OnnxRuntimeDevice(PeerDevice):
     runtime = "onnxruntime"
 
     def _write_model(self, folder: Path) -> None:
-        request = {"folder": str(folder), "path": str(folder / ONNX_FILE)}
-        self._compiler.request("onnx", request, TIMEOUT)
+        write_onnx_twin(self._compiler, folder, folder / ONNX_FILE)
 
 
 @DEVICES.register("torch")

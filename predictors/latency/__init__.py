@@ -17,11 +17,13 @@ from predictors.latency.help import HelpLatencyPredictor
 from predictors.latency.help_settings import HelpSettings
 from predictors.latency.ridge import RidgeLatencyPredictor
 from predictors.latency.scratch import ScratchLatencyPredictor
+from predictors.latency.setting import AdaptiveSetting
 from predictors.latency.tables import LatencyTables
 
 __all__ = [
     "LATENCY_PREDICTORS",
     "AdaptiveLatencyPredictor",
+    "AdaptiveSetting",
     "AdditiveLatencyPredictor",
     "Amount",
     "Column",

@@ -31,15 +31,11 @@ from predictors.latency.resemblance import (
     structures,
 )
 from predictors.latency.ridge import RidgeLatencyPredictor
+from predictors.latency.setting import AdaptiveSetting
 from predictors.latency.tables import LatencyTables
 from predictors.sample_design import i_optimal
 
-# Weights of the kernels for which samples are designed: whichever explains the device.
-_DESIGN = {
-    DEVICES: 1.0, "counts": 1.0, "costs": 1.0, "kernels": 1.0, "macs": 0.0,
-    "amounts": 0.3, "choices": 0.01,
-}  # fmt: skip
-_DESIGN_LEVEL, _DESIGN_NOISE = 1.0, 0.1
+_DESIGN_LEVEL = 1.0
 _MOST_CANDIDATES = 1500
 # What is neither among the fastest nor among the slowest tenth is to be predicted well.
 _MIDDLE = 0.1
@@ -74,13 +70,15 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
 
     Args:
         schema: See `LatencyPredictor`.
+        setting: What is left open.
     """
 
     name = "adaptive"
     min_samples = 3
 
-    def __init__(self, schema: ConfigSchema) -> None:
+    def __init__(self, schema: ConfigSchema, setting: AdaptiveSetting | None = None) -> None:
         super().__init__(schema)
+        self._setting = setting or AdaptiveSetting()
         self._blocks: FeatureBlocks | None = None
         self._functions: DeviceFunctions | None = None
         self._factors: DeviceFactors | None = None
@@ -98,11 +96,12 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
         self._spread = float(
             np.mean([np.nanstd(latency) / np.nanmean(latency) for latency in latencies])
         )
+        families = [tables.family(device) for device in tables.devices]
         self._learnt = learnt_weights(
-            own, values, latencies, [tables.family(d) for d in tables.devices], self._spread
+            own, values, latencies, families, self._spread, self._setting.factors
         )
         self._blocks, self._functions = blocks, functions
-        self._factors = DeviceFactors.of(values)
+        self._factors = DeviceFactors.of(values, self._setting.factors)
 
     def _design(self, pool: Configs, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         rows = np.arange(len(pool))
@@ -112,14 +111,14 @@ class AdaptiveLatencyPredictor(LatencyPredictor):
         features = self._features(configs, self._extended(configs))
         covariance = np.full((len(rows), len(rows)), _DESIGN_LEVEL)
         for name in features:
-            covariance += _DESIGN[name] * kernel(name, features, features)
+            covariance += self._setting.design[name] * kernel(name, features, features)
         wanted = None
         if self._functions is not None and DEVICES in features:
             assert self._blocks is not None
             average = self._functions(self._blocks(configs)).mean(axis=1)
             low, high = np.quantile(average, [_MIDDLE, 1.0 - _MIDDLE])
             wanted = np.flatnonzero((average >= low) & (average <= high))
-        return rows[i_optimal(covariance, _DESIGN_NOISE, count, wanted)]
+        return rows[i_optimal(covariance, self._setting.design_noise, count, wanted)]
 
     def _fit(self, samples: Configs, latency: FloatArray) -> None:
         self._costs_share = self._share_of_costs(samples, latency)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +18,12 @@ from predictors.errors import (
 )
 from predictors.latency.configs import Configs, ConfigSchema, FloatArray, check_schema
 from predictors.latency.tables import LatencyTables
-from spaces.files import atomic_write_bytes
+from predictors.predictor_file import read_predictor, write_predictor
 from spaces.registry import Registry
 
 Prediction = tuple[FloatArray, FloatArray]
 Arrays = Mapping[str, NDArray[Any]]
 State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
-
-FORMAT = 1
-SETTINGS_KEY = "netcarve"
 
 
 class LatencyPredictor(ABC):
@@ -157,21 +153,13 @@ class LatencyPredictor(ABC):
         Raises:
             OSError: The file cannot be written.
         """
-        from safetensors.numpy import save
-
         settings, arrays = self._state()
         described = {
-            "format": FORMAT,
-            "predictor": self.name,
             "schema": self.schema.to_json(),
             "fitted": self._fitted,
             "state": settings,
         }
-        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        # An empty file of tensors has no metadata.
-        tensors.setdefault("format", np.array([FORMAT]))
-        metadata = {SETTINGS_KEY: json.dumps(described)}
-        atomic_write_bytes(Path(file), save(tensors, metadata=metadata))
+        write_predictor(file, self.name, described, arrays)
 
     @classmethod
     def load(cls, file: str | Path) -> Self:
@@ -180,21 +168,12 @@ class LatencyPredictor(ABC):
         Raises:
             PredictorFileError: The file cannot be read, is damaged, or holds another predictor.
         """
-        from safetensors import SafetensorError, safe_open
-
+        described, arrays = read_predictor(file, cls.name)
         try:
-            with safe_open(str(file), framework="numpy") as opened:
-                described = json.loads((opened.metadata() or {})[SETTINGS_KEY])
-                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            if (described["format"], described["predictor"]) != (FORMAT, cls.name):
-                raise PredictorFileError(
-                    f"{str(file)!r} holds the predictor {described['predictor']!r} in format "
-                    f"{described['format']}, expected {cls.name!r} in format {FORMAT}"
-                )
             predictor = cls(ConfigSchema.from_json(described["schema"]))
             predictor._restore(described["state"], arrays)
             predictor._fitted = bool(described["fitted"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise PredictorFileError(f"{str(file)!r} is no latency predictor: {error}") from None
         return predictor
 

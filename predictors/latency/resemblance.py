@@ -21,8 +21,6 @@ from predictors.latency.evidence import most_likely_weights
 
 DEVICES, EXPONENTIAL = "devices", "exponential"
 
-# More factors describe the noise of the tables.
-_MOST_FACTORS = 3
 # Devices whose functions correlate as much are left out together: they are settings of one.
 _ALIKE = 0.97
 _ROWS = 300
@@ -68,12 +66,17 @@ class DeviceFactors:
     weights: FloatArray
 
     @classmethod
-    def of(cls, functions: FloatArray) -> Self:
-        """Principal components of functions (P, D), each device scaled to unit variance."""
+    def of(cls, functions: FloatArray, most: int) -> Self:
+        """Principal components of functions (P, D), each device scaled to unit variance.
+
+        Args:
+            functions: (P, D) of the devices.
+            most: Number of factors that are kept; more describe the noise of the table.
+        """
         mean, std = functions.mean(axis=0), functions.std(axis=0)
         scaled = (functions - mean) / np.maximum(std, 1e-9)
         _, sizes, axes = np.linalg.svd(scaled, full_matrices=False)
-        kept = int(np.sum(sizes[:_MOST_FACTORS] > 1e-6 * sizes[0]))
+        kept = int(np.sum(sizes[:most] > 1e-6 * sizes[0]))
         weights = axes[:kept].T / np.maximum(std, 1e-9)[:, None]
         length = np.sqrt((((functions - mean) @ weights) ** 2).sum(axis=1).mean())
         return cls(mean, weights / length)
@@ -133,6 +136,7 @@ def learnt_weights(
     latencies: Sequence[FloatArray],
     families: Sequence[str],
     spread: float,
+    factors: int,
 ) -> FloatArray:
     """Hypotheses (h, J + 1) in logarithms: the weights of each device, taken for an unseen one.
 
@@ -142,6 +146,7 @@ def learnt_weights(
         latencies: D times (P,), NaN where it was not measured.
         families: The family of each device.
         spread: Relative spread of latencies that counts as 1.
+        factors: See `DeviceFactors.of`.
     """
     names = kernel_names(tuple(blocks), with_devices=True)
     centre = expected_weights(names)
@@ -156,7 +161,7 @@ def learnt_weights(
         if not others.shape[1] or len(rows) < len(names):
             continue
         own = {name: values[rows] for name, values in blocks.items()}
-        own[DEVICES] = DeviceFactors.of(others)(others)[rows]
+        own[DEVICES] = DeviceFactors.of(others, factors)(others)[rows]
         target = (latency[rows] / latency[rows].mean() - 1.0) / spread
         kernels = [kernel(name, own, own) for name in names] + [np.ones((len(rows), len(rows)))]
         # Behind the kernels stands the level, which says nothing about the device.

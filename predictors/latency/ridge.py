@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.special import stdtrit
 
 from predictors.latency.base import (
     LATENCY_PREDICTORS,
@@ -21,18 +20,12 @@ from predictors.latency.base import (
 from predictors.latency.choices import choice_counts, count_names
 from predictors.latency.configs import Amount, Configs, ConfigSchema, FloatArray
 from predictors.latency.encoding import KERNEL_SUM
+from predictors.latency.noise import LEAST_SCALE, OUTLIER, residual_scale, widened_noise
 from predictors.sample_design import d_optimal
-from predictors.scores import Z90
 
 # Relative noise levels among which cross-validation chooses; the square is the ridge penalty.
 _NOISE_LEVELS = np.geomspace(0.005, 0.5, 8)
-# Relative error below which a measurement is never suspected of being an outlier.
-_LEAST_SCALE = 0.01
-_OUTLIER = 4.0
 _DIAGNOSTIC_LEVEL = 0.05
-# The noise is taken as if so many more samples had shown this relative error.
-_PRIOR_SAMPLES = 4.0
-_PRIOR_NOISE = 0.03
 # Practically free: the overall speed is taken from the measurements.
 _SPEED_VARIANCE = 100.0
 
@@ -158,20 +151,16 @@ class RidgeLatencyPredictor(LatencyPredictor):
         weights = _delete_one_weights(rows, self._precision)
         for _ in range(4):
             level, residual, leverage = self._cross_validate(rows, weights)
-            scale = max(_LEAST_SCALE, 1.4826 * float(np.median(np.abs(residual))))
-            far = np.abs(residual) / (_OUTLIER * scale)
+            far = np.abs(residual) / (OUTLIER * residual_scale(residual))
             weights = np.where(far > 1, np.maximum(far, 1.0) ** -2.0, 1.0)
             fit = _solve(rows, weights, level, self._precision)
             rows = _linearised(parts, _positive(parts @ fit.rates), target)
         self._rates, self._covariance = fit.rates, fit.covariance
         variance = float((weights * residual**2 / (1.0 + leverage)).sum())
         trusted = float(weights.sum())
-        noise = np.sqrt((variance + _PRIOR_SAMPLES * _PRIOR_NOISE**2) / (trusted + _PRIOR_SAMPLES))
-        # With few samples the noise itself is uncertain, and the penalty was chosen to make these
-        # residuals small: Student's quantile, with a third of the samples as degrees of freedom,
-        # widens so that 90 % intervals hold.
-        freedom = max(2.0, trusted / 3.0)
-        self._noise = float(noise) * float(stdtrit(freedom, 0.95)) / Z90
+        # The penalty was chosen to make these residuals small: a third of the samples count as
+        # degrees of freedom.
+        self._noise = widened_noise(variance, trusted, trusted / 3.0)
 
     def _cross_validate(
         self, samples: _Samples, weights: FloatArray
@@ -271,8 +260,8 @@ def _delete_one_weights(samples: _Samples, precision: FloatArray) -> FloatArray:
     for suspect in np.argsort(-full)[:4]:
         others = np.delete(everyone, suspect)
         squared = squared_residuals(others)
-        left = max(float(squared[others].mean()), _LEAST_SCALE**2)
-        if left < 0.25 * full[others].mean() and squared[suspect] > _OUTLIER**2 * left:
+        left = max(float(squared[others].mean()), LEAST_SCALE**2)
+        if left < 0.25 * full[others].mean() and squared[suspect] > OUTLIER**2 * left:
             weights[suspect] = left / squared[suspect]
             break
     return weights

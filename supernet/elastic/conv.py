@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from supernet.elastic.convolution import convolve
 from supernet.elastic.options import LayerOptions
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
@@ -66,7 +67,8 @@ class ElasticConv2d(nn.Module):
         scheme = self.spec.precision.weight
         if scheme is None:
             return weight
-        out: Tensor = self.weight_quantizers[f"k{self.spec.kernel}"](weight, scheme)
+        # Under autocast a transformed kernel is bfloat16.
+        out: Tensor = self.weight_quantizers[f"k{self.spec.kernel}"](weight.float(), scheme)
         return out
 
     def export_int(self) -> IntegerTensor:
@@ -86,7 +88,7 @@ class ElasticConv2d(nn.Module):
         """float32 [N, I, H, W] -> [N, O, H', W']."""
         spec = self.spec
         groups = spec.in_channels if self.depthwise else 1
-        return F.conv2d(x, self.active_weight(), None, spec.stride, spec.kernel // 2, groups=groups)
+        return convolve(x, self.active_weight(), spec.stride, groups)
 
     @torch.no_grad()
     def calibrate_weights(self) -> None:

@@ -60,7 +60,8 @@ class ElasticLayer(nn.Module):
         scheme = self.spec.precision.activation
         if scheme is None:
             return x
-        out: Tensor = self.input_quantizer(x, scheme)
+        # Under autocast `x` may be bfloat16, whose 8 bits of significand cannot hold the codes.
+        out: Tensor = self.input_quantizer(x.float(), scheme)
         return out
 
     def calibrate_input(self) -> None:

@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from predictors import AccuracyPredictor, RidgeLatencyPredictor, SpaceEncoding
+from predictors import GaussianProcessAccuracyPredictor, RidgeLatencyPredictor, SpaceEncoding
 from predictors.features import FEATURES, NOMINAL_MS, cost_features, totals
 from search.evolution import (
     EvolutionSettings,
@@ -48,7 +48,8 @@ class Fitted:
     def __init__(self, space, history):
         values = np.array([trial.values for trial in history.trials])
         self.space = space
-        self.accuracy = AccuracyPredictor(space).fit(history.population, values[:, 0] / 100)
+        accuracy = GaussianProcessAccuracyPredictor(space)
+        self.accuracy = accuracy.fit(history.population, values[:, 0] / 100)
         self.encoding = SpaceEncoding(space)
         self.latency = RidgeLatencyPredictor(self.encoding.schema).fit(
             self.encoding(history.population), values[:, 1]

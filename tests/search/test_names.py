@@ -32,6 +32,9 @@ def test_names_of_a_database(home):
         register_space_text(store, "base: mobilenetv3_digits\nname: tiny", "b")
         older, _ = store.jobs.record_job("older", {}, "key", 0)
         newer, _ = store.jobs.record_job("newer", {}, "key", 1)
+        for key in ("00ff", "00aa"):
+            store.results.record_supernet(key, "sha256:0", {})
+    assert known_names("supernet", home) == ["00aa", "00ff"]
     assert known_names("device", home) == ["a", "b"]
     assert known_names("space", home) == sorted([*SPACES.names(), "tiny"])
     assert known_names("job", home) == [newer.id, older.id]

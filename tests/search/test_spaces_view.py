@@ -7,6 +7,7 @@ from search.errors import SearchError
 from search.spaces_view import list_spaces, show_space
 from search.store import Store
 from spaces import SPACES, UnknownNameError, get_space
+from spaces.inline import parse_inline_space
 
 BASE = "mobilenetv3_digits"
 
@@ -51,3 +52,9 @@ def test_json_has_the_choices_when_asked_for(store):
     data = shipped.to_json(choices=True)
     assert data["choices"]["resolution"] == [20, 24, 28, 32]
     assert data["key"] == get_space(BASE).key
+
+
+def test_what_is_shown_makes_an_inline_space(store):
+    shown = show_space(store, BASE).to_json(choices=True)
+    inline = parse_inline_space({"family": shown["family"], "settings": shown["settings"]})
+    assert inline.space().key == shown["key"]

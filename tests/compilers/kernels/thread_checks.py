@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from case_execution import compare_threads
-from kernel_case import DTYPES, HARDSWISH, RELU
+from kernel_case import DTYPES, HARDSWISH, RELU, Case
 from layer_cases import excite_case, layer_case
 from other_cases import other_case
 
@@ -58,6 +58,16 @@ def large_kernels() -> Iterator[Kernel]:
     yield Dequantize(1001, 130)
 
 
+def _case(kernel: Kernel, rng: np.random.Generator) -> Case:
+    match kernel:
+        case Gemm() | Conv() | Depthwise():
+            return layer_case(kernel, rng, unit=False)
+        case SqueezeExcite():
+            return excite_case(kernel, rng)
+        case _:
+            return other_case(kernel, rng)
+
+
 def check_threads(isa: Isa) -> dict[str, object]:
     """Which kernels give other bits with two threads, or are not divided at all."""
     rng = np.random.default_rng(7)
@@ -65,13 +75,7 @@ def check_threads(isa: Isa) -> dict[str, object]:
     count = 0
     for kernel in large_kernels():
         count += 1
-        if isinstance(kernel, Gemm | Conv | Depthwise):
-            case = layer_case(kernel, rng, unit=False)
-        elif isinstance(kernel, SqueezeExcite):
-            case = excite_case(kernel, rng)
-        else:
-            case = other_case(kernel, rng)
-        failures += [f"{kernel}: {text}" for text in compare_threads(case, isa)]
+        failures += [f"{kernel}: {text}" for text in compare_threads(_case(kernel, rng), isa)]
     return {"cases": count, "failures": failures}
 
 

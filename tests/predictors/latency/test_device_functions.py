@@ -42,7 +42,7 @@ def test_factors_span_devices_that_are_combinations_of_two():
     rng = np.random.default_rng(0)
     two = rng.normal(size=(100, 2))
     functions = 1.0 + two @ rng.normal(size=(2, 5))
-    factors = DeviceFactors.of(functions)(functions)
+    factors = DeviceFactors.of(functions, 3)(functions)
     assert factors.shape == (100, 2)
     assert (factors**2).sum(axis=1).mean() == pytest.approx(1.0)
     basis = np.column_stack([np.ones(100), factors])
@@ -61,7 +61,7 @@ def test_devices_alike_are_left_out_together():
     # Each a copy of the first of its family.
     latencies = [latencies[2 * (number // 2)] for number in range(6)]
     functions = functions[:, [2 * (number // 2) for number in range(6)]]
-    known = learnt_weights(own, functions, latencies, list("abcdef"), 0.3)
-    families = learnt_weights(own, functions, latencies, list("aabbcc"), 0.3)
+    known = learnt_weights(own, functions, latencies, list("abcdef"), 0.3, 3)
+    families = learnt_weights(own, functions, latencies, list("aabbcc"), 0.3, 3)
     assert known.shape == families.shape == (6, len(names) + 1)
     assert known == pytest.approx(families)

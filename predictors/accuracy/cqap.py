@@ -1,0 +1,31 @@
+"""CQAP: accuracy conditioned on the form of quantisation, the bits and the architecture."""
+
+from __future__ import annotations
+
+from predictors.accuracy.encoding import Part
+from predictors.accuracy.network_predictor import FITTED, NetworkAccuracyPredictor
+from predictors.base import ACCURACY_PREDICTORS, FloatArray
+from spaces.space import Population
+
+
+@ACCURACY_PREDICTORS.register("cqap")
+class CqapAccuracyPredictor(NetworkAccuracyPredictor):
+    """Conditional quantisation-aware accuracy predictor (EQ-Net, Xu et al., ICCV 2023).
+
+    A perceptron of one-hot codes of the form (granularity, symmetries of weights and activations)
+    and of every layer's bits, trained by Adam on the smooth L1 loss.
+
+    Changes to the paper:
+
+    - The architecture is an input like the bits, as the supernet is elastic in it too.
+    - Few samples must do: whole-network quantities are inputs besides, and every part of the
+      inputs has the same weight (see `NetworkInputs`); the network is small; it learns logarithms
+      of the error; training stops by left-out samples.
+    - Five networks that leave out different samples are averaged, and give an uncertainty.
+    """
+
+    name = "cqap"
+    parts = (Part.FORM, Part.BITS, Part.ARCHITECTURE)
+
+    def _fit(self, population: Population, target: FloatArray) -> None:
+        self._ensembles = {FITTED: self._trained(self._fresh(), population, target)}

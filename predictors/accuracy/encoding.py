@@ -1,0 +1,89 @@
+"""What networks that predict accuracy read of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.base import FloatArray
+from spaces.dimension import DimensionKind
+from spaces.population import one_hot
+from spaces.quant_scheme import FLOAT_BITS
+from spaces.space import Population, SearchSpace
+
+
+class Part(StrEnum):
+    """A part of a config: what one dimension belongs to follows from its kind."""
+
+    FORM = "form"
+    BITS = "bits"
+    ARCHITECTURE = "architecture"
+
+
+QUANTISATION = (Part.FORM, Part.BITS)
+
+_PARTS = {
+    DimensionKind.GRANULARITY: Part.FORM,
+    DimensionKind.SYMMETRY: Part.FORM,
+    DimensionKind.W_BITS: Part.BITS,
+    DimensionKind.A_BITS: Part.BITS,
+}
+
+
+def part_of(kind: DimensionKind) -> Part:
+    """The part to which dimensions of a kind belong."""
+    return _PARTS.get(kind, Part.ARCHITECTURE)
+
+
+class ConfigEncoding:
+    """One-hot codes of some parts of the configs of a space (EQ-Net, Xu et al. 2023).
+
+    EQ-Net encodes the form (granularity and symmetries) and every layer's bits; the architecture
+    is added in the same way. Nothing stands for what a subnet does not have: the genes of skipped
+    blocks, the bits of a float32 layer, and the form of a subnet without a quantised layer are all
+    zeros.
+
+    Args:
+        space: Whose configs.
+        parts: Which parts.
+
+    Attributes:
+        names: `DIMENSION=CHOICE` of every column.
+    """
+
+    def __init__(self, space: SearchSpace, parts: Sequence[Part]) -> None:
+        self.space = space
+        columns = [(d.name, part_of(d.kind), c) for d in space.dimensions for c in d.choices]
+        counted = [part is not Part.BITS or choice != FLOAT_BITS for _, part, choice in columns]
+        self._bits = _mask([part is Part.BITS for _, part, _ in columns]) & _mask(counted)
+        self._form = _mask([part is Part.FORM for _, part, _ in columns])
+        self._kept = _mask([part in parts for _, part, _ in columns]) & _mask(counted)
+        self._has_bits = any(part is Part.BITS for _, part, _ in columns)
+        named = zip(columns, self._kept, strict=True)
+        self.names = tuple(f"{name}={choice}" for (name, _, choice), kept in named if kept)
+
+    def __call__(self, population: Population) -> FloatArray:
+        """Codes float64 (n, c), each 0 or 1, of a population int16 (n, d)."""
+        codes = one_hot(self.space, population).astype(np.float64)
+        if self._has_bits:
+            codes[np.ix_(~codes[:, self._bits].any(axis=1), self._form)] = 0.0
+        found: FloatArray = codes[:, self._kept]
+        return found
+
+
+def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:
+    """Which configs (n,) have no quantised layer."""
+    return ~ConfigEncoding(space, (Part.BITS,))(population).any(axis=1)
+
+
+def without_quantisation(space: SearchSpace, population: Population) -> Population:
+    """A copy (n, d) in which form and bits are at their first choice: the architectures."""
+    parts = np.array([part_of(d.kind) in QUANTISATION for d in space.dimensions])
+    return np.where(parts, 0, population).astype(np.int16)
+
+
+def _mask(values: Sequence[bool]) -> NDArray[np.bool_]:
+    return np.array(values, dtype=np.bool_)

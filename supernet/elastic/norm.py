@@ -81,8 +81,9 @@ class ElasticBatchNorm2d(nn.Module):
         if self.averaged is not None:
             self.averaged += 1
             unbiased = var * (count / (count - 1))
-            self.running_mean[: self.active].lerp_(mean, 1 / self.averaged)
-            self.running_var[: self.active].lerp_(unbiased, 1 / self.averaged)
+            for values, found in ((self.running_mean, mean), (self.running_var, unbiased)):
+                store = self._view(values)
+                store.lerp_(found.view_as(store), 1 / self.averaged)
         out: Tensor = _SharedBatchNorm.apply(  # type: ignore[no-untyped-call]
             x, weight, bias, mean, var, count, self.eps, self.world
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from supernet.config import SupernetConfig
 from supernet.data import ImageSet, augment
+from supernet.data.chance import RowsOfBatch
 from supernet.distributed import World
 
 # Independent random streams; each is further keyed by seed and step or epoch.
@@ -43,15 +44,16 @@ class Batches:
             len(self.images)
         )
         chosen = torch.from_numpy(order[place * config.batch_size :][: config.batch_size])
+        mine = chosen[self.world.rows]
         rng = np.random.default_rng((config.seed, _AUGMENTATION_STREAM, step))
         images = augment(
-            self.images.images[chosen],
+            self.images.images[mine],
             config.augmentation,
-            rng,
+            RowsOfBatch(rng, config.batch_size, self.world.rows),
             self.resolution,
             self.images.normalisation,
-        )[self.world.rows]
-        labels = self.images.labels[chosen][self.world.rows]
+        )
+        labels = self.images.labels[mine]
         return images.to(self.world.device), labels.to(self.world.device)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:

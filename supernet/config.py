@@ -82,7 +82,6 @@ class SupernetConfig(BaseModel):
         label_smoothing: Of cross-entropies with the labels.
         augmentation: How much training images are changed at random.
         precision: Arithmetic of the subnets in training.
-        channels_last: Feature maps lie in memory pixel by pixel, not channel by channel.
         checkpoint_every: Steps between checkpoints.
     """
 
@@ -107,7 +106,6 @@ class SupernetConfig(BaseModel):
     label_smoothing: Share = 0.05
     augmentation: Augmentation = Augmentation()
     precision: Precision = Precision.FP32
-    channels_last: bool = False
     checkpoint_every: Positive = 50
 
     @field_validator("teacher")

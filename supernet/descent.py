@@ -113,8 +113,6 @@ class Descent:
         """float32 logits [n, classes] of the active subnet for this worker's images [n, c, r, r] of
         a batch, of any resolution."""
         images = resize(images, self.supernet.resolution)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         is_half = self.config.precision == Precision.BF16
         autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=is_half)
         with self.supernet.shared_batches(self.world), autocast:

@@ -44,8 +44,8 @@ def recalibrate(
         count = min(len(images), _MOST_BATCHES * size)
         with supernet.shared_batches(world):
             for start in range(0, count - size + 1, size):
-                batch = images[start : start + size][world.rows].to(device)
-                supernet(resize(batch, supernet.resolution))
+                mine = images[start + world.rank : start + size : world.size].to(device)
+                supernet(resize(mine, supernet.resolution))
     finally:
         for norm in norms:
             norm.stop_recalibration()

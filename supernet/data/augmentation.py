@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from supernet.data.chance import Chance
 from supernet.data.colour import jitter
 from supernet.data.image_set import resize
 from supernet.data.normalisation import Normalisation
@@ -53,7 +53,7 @@ class Augmentation(BaseModel):
 def augment(
     images: Tensor,
     strength: Augmentation,
-    rng: np.random.Generator,
+    rng: Chance,
     size: int | None = None,
     normalisation: Normalisation | None = None,
 ) -> Tensor:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supernet.data.chance import Chance
+
 _LUMA = (0.299, 0.587, 0.114)
 _SMALLEST_RANGE = 1e-6
 
@@ -56,7 +58,7 @@ def solarize(images: Tensor, threshold: float) -> Tensor:
 def jitter(
     images: Tensor,
     strengths: tuple[float, float, float],
-    rng: np.random.Generator,
+    rng: Chance,
 ) -> Tensor:
     """Random brightness, contrast and saturation of each image, in this order.
 
@@ -67,6 +69,7 @@ def jitter(
     """
     for change, strength in zip((brightness, contrast, saturation), strengths, strict=True):
         if strength:
-            factor = rng.uniform(1 - strength, 1 + strength, (len(images), 1, 1, 1))
-            images = change(images, torch.from_numpy(factor.astype(np.float32)).to(images.device))
+            drawn = rng.uniform(1 - strength, 1 + strength, len(images)).astype(np.float32)
+            factor = torch.from_numpy(drawn)[:, None, None, None]
+            images = change(images, factor.to(images.device))
     return images

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.data import colour
+from supernet.data.chance import Chance
 from supernet.data.warp import warp
 
 LARGEST_MAGNITUDE = 10.0
@@ -91,9 +92,7 @@ OPERATIONS: dict[str, Operation] = {
 `solarize`."""
 
 
-def rand_augment(
-    images: Tensor, operations: int, magnitude: float, rng: np.random.Generator
-) -> Tensor:
+def rand_augment(images: Tensor, operations: int, magnitude: float, rng: Chance) -> Tensor:
     """So many random operations on each image, one after the other.
 
     Args:

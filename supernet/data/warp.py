@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from supernet.data.chance import Chance
+
 _ASPECT = (3 / 4, 4 / 3)
 
 
@@ -41,7 +43,7 @@ def random_affine(
     scale: float,
     shift: float,
     shear: float,
-    rng: np.random.Generator,
+    rng: Chance,
 ) -> Tensor:
     """A random affine map of each image [n, c, h, w]; zeros enter at the borders.
 
@@ -73,9 +75,7 @@ def random_affine(
     return warp(images, matrices)
 
 
-def random_resized_crop(
-    images: Tensor, smallest: float, size: int, rng: np.random.Generator
-) -> Tensor:
+def random_resized_crop(images: Tensor, smallest: float, size: int, rng: Chance) -> Tensor:
     """A random part of each image, scaled to `size` (Szegedy et al. 2015).
 
     Unlike there a part that would stick out is cut back to the image, instead of drawn again.
@@ -103,7 +103,7 @@ def random_resized_crop(
     return _sampled(images, matrices, (size, size), "border")
 
 
-def random_flip(images: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
+def random_flip(images: Tensor, probability: float, rng: Chance) -> Tensor:
     """Each image [n, c, h, w], mirrored left to right with this probability."""
     chosen = torch.from_numpy(rng.random(len(images)) < probability).to(images.device)
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from spaces.quant_scheme import QuantScheme
 from supernet.activations import apply_activation
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.linear import ElasticLinear
@@ -16,7 +17,7 @@ from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
-from supernet.quantizers import FakeQuantizer, PerFormQuantizer
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 _OBSERVED_ELEMENTS = 32768
 
@@ -94,9 +95,9 @@ class ElasticLayer(nn.Module):
             tensors["weight"] = pack_codes(tensors["weight"], weight.bits)
         scheme = self.spec.precision.activation
         if scheme is not None:
-            one = self.input_quantizer.export_int(torch.zeros(1), scheme)
-            tensors["input_scale"] = one.scale
-            tensors["input_zero_point"] = one.zero_point
+            constants = self._input_constants(scheme)
+            tensors["input_scale"] = constants.scale
+            tensors["input_zero_point"] = constants.zero_point
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +109,12 @@ class ElasticLayer(nn.Module):
         scheme = self.spec.precision.activation
         if scheme is None:
             return torch.ones(())
-        return self.input_quantizer.export_int(torch.zeros(1), scheme).scale
+        return self._input_constants(scheme).scale
+
+    def _input_constants(self, scheme: QuantScheme) -> IntegerTensor:
+        """Scale and zero point of the input, as the integers of a single value."""
+        # A tensor without axes may meet parameters on any device.
+        return self.input_quantizer.export_int(torch.zeros(()), scheme)
 
 
 class ElasticConvLayer(ElasticLayer):

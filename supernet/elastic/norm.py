@@ -61,7 +61,7 @@ class ElasticBatchNorm2d(nn.Module):
         if not self.training:
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
         if self.world.size > 1:
-            return self._forward_shared(x, weight, bias)
+            return self._forward_shared(x, weight, bias, stores)
         if self.averaged is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         self.averaged += 1
@@ -76,13 +76,15 @@ class ElasticBatchNorm2d(nn.Module):
         """The active part of [channels], of any shape, in the order of the input's channels."""
         return values[: self.active]
 
-    def _forward_shared(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _forward_shared(
+        self, x: Tensor, weight: Tensor, bias: Tensor, stores: tuple[Tensor, Tensor]
+    ) -> Tensor:
         mean, var, count = _shared_moments(x, self.world)
         if self.averaged is not None:
             self.averaged += 1
             unbiased = var * (count / (count - 1))
-            self.running_mean[: self.active].lerp_(mean, 1 / self.averaged)
-            self.running_var[: self.active].lerp_(unbiased, 1 / self.averaged)
+            for store, latest in zip(stores, (mean, unbiased), strict=True):
+                store.lerp_(latest.view_as(store), 1 / self.averaged)
         out: Tensor = _SharedBatchNorm.apply(  # type: ignore[no-untyped-call]
             x, weight, bias, mean, var, count, self.eps, self.world
         )

@@ -72,7 +72,7 @@ def small_space() -> SearchSpace:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    """Ten patterns and noise, 352 images for training."""
+    """Ten patterns and noise, 360 images for training."""
     chance = np.random.default_rng(0)
     labels = np.arange(440) % 10
     noise = chance.random((440, 8, 8), np.float32)
@@ -172,7 +172,7 @@ def test_a_worker_stops_when_it_is_asked_to_and_leaves_a_checkpoint(work, tmp_pa
 
 def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
     failure, stopped = work(stop=False, batch_size=5000)
-    assert failure == "SupernetConfigError: batch_size 5000 exceeds the 352 training images"
+    assert failure == "SupernetConfigError: batch_size 5000 exceeds the 360 training images"
     assert stopped is None
     assert not dist.is_initialized(), "other workers would wait for this one"
     with pytest.raises(ExecutionError, match="SupernetConfigError: batch_size 5000"):

@@ -12,8 +12,6 @@ import sys
 import pytest
 import torch
 
-from spaces.families import MobileNetV3
-from spaces.space import SearchSpace
 from supernet.checkpoint import load_latest, read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, resize
@@ -257,25 +255,6 @@ def test_bfloat16_trains_the_same_up_to_its_rounding(tiny_space, few, uninterrup
     assert {p.dtype for p in trainer.supernet.parameters()} == {torch.float32}
 
 
-def test_channels_last_changes_the_memory_and_not_the_result(tiny_space, few):
-    """With three channels of colour; a single one lies in memory alike in both ways."""
-    settings = tiny_space.family.settings.model_copy(update={"input_channels": 3})
-    space = SearchSpace("colour", MobileNetV3(settings))
-    part = ImageSet(few.train.images.repeat(1, 3, 1, 1), few.train.labels)
-    losses, is_last = [], []
-    for update in ({}, {"channels_last": True}):
-        data = DataSplits(part, part, part, few.classes)
-        trainer = Trainer(space, SHORT.model_copy(update=update), data)
-        trainer.supernet.layers()["stem"].register_forward_hook(
-            lambda _module, _inputs, out: is_last.append(
-                out.is_contiguous(memory_format=torch.channels_last)
-            )
-        )
-        losses.append(trainer.train_step())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert is_last == [False, True]
-
-
 SEAMS = {
     "banks and chain": {
         "sampler": {
@@ -312,19 +291,18 @@ SEAMS = {
 @pytest.mark.parametrize("options", SEAMS.values(), ids=list(SEAMS))
 def test_plug_ins_train_and_resume_bitwise(small_space, few, tmp_path, options):
     """Through a checkpoint on disk, so that all their state is JSON and tensors."""
-    config = SupernetConfig.model_validate({**SHORT.model_dump(), "epochs": 2, **options})
+    config = SupernetConfig.model_validate({**SHORT.model_dump(), **options})
     whole = Trainer(small_space, config, few)
     losses = [whole.train_step() for _ in range(whole.total_steps)]
     first = Trainer(small_space, config, few)
-    for _ in range(9):
+    for _ in range(7):
         first.train_step()
     path = save_checkpoint(tmp_path, first.checkpoint())
     second = Trainer(small_space, config, few)
     second.restore(read_checkpoint(path))
-    assert [second.train_step() for _ in range(second.total_steps - 9)] == losses[9:]
+    assert [second.train_step() for _ in range(second.total_steps - 7)] == losses[7:]
     assert equal(second, whole)
     assert second.checkpoint().state == whole.checkpoint().state
-    assert min(losses[-5:]) < losses[0]
 
 
 def test_phases_are_called_by_the_name_of_the_sampler(small_space, few, tmp_path):

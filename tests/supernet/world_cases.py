@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tiny_vit import tiny_vit_space
 from torch import Tensor, nn
 
 from spaces.families import MobileNetV3, MobileNetV3Settings
@@ -69,7 +70,7 @@ CONFIG = SupernetConfig(
     checkpoint_every=3,
 )
 SGD = CONFIG.model_copy(
-    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.002}
+    update={"epochs": 4, "update": AccumulateConfig(optimizer="sgd"), "learning_rate": 0.001}
 )
 STOPPED_AFTER = 4  # between two checkpoints
 
@@ -162,10 +163,21 @@ def layer_norm(world: World, folder: Path) -> dict[str, Tensor]:
 
 
 def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
-    """A CNN supernet after SGD steps of the sandwich, its BatchNorm recalibrated; the configs that
-    it was, as bytes; the losses."""
+    """A CNN supernet after SGD steps of the sandwich; see `_sandwich`."""
     del folder
-    trainer = Trainer(SPACE, SGD, DATA, world)
+    return _sandwich(SPACE, world)
+
+
+def sandwich_vit(world: World, folder: Path) -> dict[str, Tensor]:
+    """The same with the ElasticViT family."""
+    del folder
+    return _sandwich(tiny_vit_space(schemes=("fp32",)), world)
+
+
+def _sandwich(space: SearchSpace, world: World) -> dict[str, Tensor]:
+    """The trained weights, BatchNorm recalibrated; the configs that were trained, as bytes; the
+    losses."""
+    trainer = Trainer(space, SGD, DATA, world)
     trainer.start_sandwich()
     trainer.step = trainer.warmup_steps
     keys: list[str] = []
@@ -177,7 +189,7 @@ def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
 
     trainer.supernet.activate = note
     losses = [trainer.train_step() for _ in range(STEPS)]
-    activate(SPACE.max_config())
+    activate(space.max_config())
     recalibrate(trainer.supernet, DATA.train.images, 40, world)
     sequence = torch.tensor(list(",".join(keys).encode()), dtype=torch.uint8)
     return {
@@ -214,7 +226,15 @@ def stopped_run(world: World, folder: Path) -> dict[str, Tensor]:
 
 CASES: dict[str, Callable[[World, Path], dict[str, Tensor]]] = {
     case.__name__: case
-    for case in (batch_norm, sum_gradient, layer_norm, sandwich, whole_run, stopped_run)
+    for case in (
+        batch_norm,
+        sum_gradient,
+        layer_norm,
+        sandwich,
+        sandwich_vit,
+        whole_run,
+        stopped_run,
+    )
 }
 
 

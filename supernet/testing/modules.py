@@ -22,14 +22,15 @@ from supernet.recalibration import recalibrate
 from supernet.supernet import ChannelGroup, Supernet
 from supernet.testing.geometry import in_float
 
-FLOAT_TOLERANCE = 1e-4
-"""Largest difference of float32 logits, relative to the largest."""
+FLOAT_TOLERANCE, ROUNDING = 1e-4, 8.0
+"""Largest difference of float32 logits, relative to the largest; where that is exceeded, relative
+to the logits' own rounding error, which is large behind channels that hardly vary."""
 
-INTEGER_MEAN, INTEGER_LARGEST = 0.04, 7.5
-"""Mean difference of the logits of an integer subnet and of the fake-quantised supernet over their
-standard deviation, and the largest over the allowed mean. A value on the edge between two integers
-may round to either, and such steps multiply from layer to layer: in a deep network to no more than
-what quantisation itself changes, which is allowed too."""
+INTEGER_MEAN, INTEGER_LARGEST = 0.04, 0.3
+"""Mean and largest difference of the logits of an integer subnet and of the fake-quantised supernet
+over the standard deviation of the logits. A value on the edge between two integers may round to
+either, and such steps multiply from layer to layer: in a deep network to about what quantisation
+itself changes, which is allowed too."""
 
 _SMALL_IMAGE = 8
 _INTEGER_LAYERS = (
@@ -106,18 +107,32 @@ def check_extraction(supernet: Supernet, config: Config, images: Tensor) -> None
         expected = supernet(x)
         subnet = supernet.extract(config)
         found = subnet(x)
-        supernet.activate(in_float(config))
-        exact = supernet(x)
     classes = supernet.space.family.classes
     assert found.shape == expected.shape == (len(images), classes), f"logits {found.shape}"
     difference = (found - expected).abs()
     message = f"the extracted and the active {config!r} differ by {float(difference.max()):.1e}"
     if all(spec.precision == FP32 for spec in subnet.specs):
-        assert bool(difference.max() <= FLOAT_TOLERANCE * expected.abs().max()), message
+        assert _are_close(supernet, x, expected, found), message
         return
-    allowed = torch.maximum(INTEGER_MEAN * expected.std(), (expected - exact).abs().mean())
-    assert bool(difference.mean() <= allowed), message
-    assert bool(difference.max() <= INTEGER_LARGEST * allowed), message
+    supernet.activate(in_float(config))
+    recalibrate(supernet, images, len(images))
+    with torch.no_grad():
+        exact = supernet(x)
+    spread, quantisation = expected.std(), (expected - exact).abs()
+    mean = torch.maximum(INTEGER_MEAN * spread, quantisation.mean())
+    assert bool(difference.mean() <= mean), message
+    largest = torch.maximum(INTEGER_LARGEST * spread, 2 * quantisation.max())
+    assert bool(difference.max() <= largest), message
+
+
+@torch.no_grad()
+def _are_close(supernet: Supernet, x: Tensor, expected: Tensor, found: Tensor) -> bool:
+    """Whether logits are those that the active float32 supernet computed for `x`."""
+    difference, largest = (found - expected).abs().max(), expected.abs().max()
+    if bool(difference <= FLOAT_TOLERANCE * largest):
+        return True
+    rounding = (copy.deepcopy(supernet).double()(x.double()) - expected).abs().max()
+    return bool(difference <= ROUNDING * rounding)
 
 
 def check_cost(subnet: Subnet) -> None:
@@ -215,19 +230,20 @@ def check_channel_groups(supernet: Supernet, seed: int = 0) -> None:
 
     The supernet's largest config must be float32: scales belong to channels in their old order.
     """
-    changed = copy.deepcopy(supernet).eval()
-    generator = torch.Generator().manual_seed(seed)
-    changed.activate(supernet.space.max_config())
+    original = copy.deepcopy(supernet)
+    original.activate(supernet.space.max_config())
     images = sample_images(supernet.space, 4)
-    recalibrate(changed, images, len(images))
+    recalibrate(original, images, len(images))
+    changed = copy.deepcopy(original)
+    generator = torch.Generator().manual_seed(seed)
 
     def shuffled(group: ChannelGroup) -> Tensor:
         return torch.randperm(group.writers[0].norm.weight.numel(), generator=generator)
 
+    reorder_channels(changed, shuffled)
     with torch.no_grad():
-        expected = changed(images)
-        reorder_channels(changed, shuffled)
-        difference = (changed(images) - expected).abs().max()
-    assert bool(difference <= FLOAT_TOLERANCE * expected.abs().max()), (
-        f"reordered channels change the largest network's logits by {float(difference):.1e}"
+        expected, found = original(images), changed(images)
+    assert _are_close(original, images, expected, found), (
+        "reordered channels change the largest network's logits by up to "
+        f"{float((found - expected).abs().max()):.1e}"
     )

@@ -1,7 +1,7 @@
 """Accuracy of subnets that were never evaluated: conditioned on the form of quantisation or not,
 transferred from float32 or not, and beside the default predictor for the few samples of a job.
 
-One small supernet of digits is trained, elastic in architecture, bits (3 to 8 for weights and
+One small supernet of digits is trained, elastic in architecture, bits (2 to 8 for weights and
 activations, float32) and form (granularity, symmetry of weights and of activations). Random
 configs are evaluated after BatchNorm recalibration on the selection split. Every score is Kendall's
 tau on held-out configs, mean over five seeds that draw the samples anew:
@@ -50,13 +50,13 @@ FORMS = {
     "weight_symmetry": ("symmetric", "asymmetric"),
     "activation_symmetry": ("symmetric", "asymmetric"),
 }
-BITS = (3, 4, 5, 6, 7, 8)
+BITS = (2, 3, 4, 5, 6, 7, 8)
 APQ_BITS = (4, 6, 8)
 STAGE = {"depth": (1, 2, 3), "expansion": (2, 3, 4), "kernel": (3, 5), "squeeze_excite": (0,)}
 SETTINGS = {
     "input_channels": 1,
     "classes": 10,
-    "resolution": (8, 12, 16),
+    "resolution": (12, 16),
     "stem": (8, 16),
     "stages": (
         {**STAGE, "width": (8, 16), "activation": "relu"},

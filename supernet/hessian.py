@@ -8,16 +8,34 @@ are those of the largest config in float32, with BatchNorm in evaluation mode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from supernet.data import resize
 from supernet.float32 import activate_float32
 from supernet.recalibration import recalibrate
 from supernet.supernet import Supernet
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Within it, hard sigmoids are computed as clipped lines: torch knows no second derivative of
+    its own."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.hardsigmoid:
+            return (args[0] / 6 + 0.5).clamp(0, 1)
+        return func(*args, **(kwargs or {}))
 
 
 def mean_eigenvalues(
@@ -80,7 +98,8 @@ def layer_eigenvalues(
         for name, parameter in layer.named_parameters()
         if id(parameter) in learned and parameter.dim() > 1 and "kernel_transforms" not in name
     }
-    logits = supernet(resize(images, supernet.resolution))
+    with _TwiceDifferentiable():
+        logits = supernet(resize(images, supernet.resolution))
     generator = torch.Generator().manual_seed(seed)
     loss = F.cross_entropy(logits, labels)
     values = mean_eigenvalues(loss, weights, probes, generator)

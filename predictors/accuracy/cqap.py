@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from predictors.accuracy.encoding import Part
+from predictors.accuracy.encoding import QUANTISATION, Part
 from predictors.accuracy.network_predictor import FITTED, NetworkAccuracyPredictor
 from predictors.base import ACCURACY_PREDICTORS, FloatArray
 from spaces.space import Population
@@ -22,10 +22,21 @@ class CqapAccuracyPredictor(NetworkAccuracyPredictor):
       inputs has the same weight (see `NetworkInputs`); the network is small; it learns logarithms
       of the error; training stops by left-out samples.
     - Five networks that leave out different samples are averaged, and give an uncertainty.
+    - Where quantisation costs little, random weights of its many inputs are only noise. So they
+      are trained twice, and start once at random and once, like APQ's, at zero; left-out samples
+      decide.
     """
 
     name = "cqap"
     parts = (Part.FORM, Part.BITS, Part.ARCHITECTURE)
 
     def _fit(self, population: Population, target: FloatArray) -> None:
-        self._ensembles = {FITTED: self._trained(self._fresh(), population, target)}
+        from predictors.accuracy.network import blind_to
+
+        fresh = self._fresh()
+        starts = [fresh]
+        quantisation = [part in QUANTISATION for part in self._inputs.columns]
+        if any(quantisation):
+            starts.append(blind_to(fresh, quantisation))
+        found = [self._trained(start, population, target) for start in starts]
+        self._ensembles = {FITTED: min(found, key=lambda ensemble: ensemble.error)}

@@ -76,7 +76,8 @@ class ConfigEncoding:
 
 def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:
     """Which configs (n,) have no quantised layer."""
-    return ~ConfigEncoding(space, (Part.BITS,))(population).any(axis=1)
+    quantised: NDArray[np.bool_] = ConfigEncoding(space, (Part.BITS,))(population).any(axis=1)
+    return ~quantised
 
 
 def without_quantisation(space: SearchSpace, population: Population) -> Population:

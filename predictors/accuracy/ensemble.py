@@ -48,11 +48,13 @@ class Ensemble:
         scale: Accuracies <-> what members predict.
         noise: Standard deviation of errors that the members do not show by differing, on the scale
             of the targets.
+        error: Mean squared error of members on samples that they left out, on that scale.
     """
 
     parameters: Parameters
     scale: TargetScale
     noise: float
+    error: float
 
     def predict(self, rows: Rows) -> Prediction:
         """Means and standard deviations (n,) of accuracies, fractions."""
@@ -62,7 +64,11 @@ class Ensemble:
 
     def settings(self) -> dict[str, Any]:
         """What `restore` needs beside the parameters, ready for JSON."""
-        return {"scale": [self.scale.mean, self.scale.spread], "noise": self.noise}
+        return {
+            "scale": [self.scale.mean, self.scale.spread],
+            "noise": self.noise,
+            "error": self.error,
+        }
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The parameters as arrays whose names start with a prefix."""
@@ -84,7 +90,8 @@ class Ensemble:
             for name, array in arrays.items()
             if name.startswith(start)
         }
-        return cls(parameters, TargetScale(mean, spread), float(settings["noise"]))
+        noise, error = float(settings["noise"]), float(settings["error"])
+        return cls(parameters, TargetScale(mean, spread), noise, error)
 
 
 def outputs(parameters: Parameters, rows: Rows) -> FloatArray:

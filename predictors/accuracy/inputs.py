@@ -38,34 +38,36 @@ class NetworkInputs:
         parts: Which parts.
 
     Attributes:
-        width: Number of columns.
+        columns: The part to which each column belongs.
         blocks: Number of blocks that vary: the mean squared length of a row.
     """
 
     def __init__(self, space: SearchSpace, parts: Sequence[Part]) -> None:
         drawn = sample(space, _SCALE_CONFIGS, np.random.default_rng(0))
         self._blocks: list[tuple[_Read, FloatArray, FloatArray]] = []
+        self.columns: list[Part] = []
         for part in parts:
             codes = ConfigEncoding(space, (part,))
             values = codes(drawn)
             total = np.sqrt(values.var(axis=0).sum())
-            self._add(codes, values, np.full(values.shape[1], total))
+            self._add(part, codes, values, np.full(values.shape[1], total))
             quantities = _QUANTITIES.get(part)
             if quantities is not None:
                 read = partial(quantities, space)
                 values = read(drawn)
                 spread = values.std(axis=0)
-                self._add(read, values, spread * np.sqrt(np.count_nonzero(spread > _CONSTANT)))
-        self.width = sum(len(scale) for _, _, scale in self._blocks)
+                varying = np.count_nonzero(spread > _CONSTANT)
+                self._add(part, read, values, spread * np.sqrt(varying))
         self.blocks = sum(bool(scale.any()) for _, _, scale in self._blocks)
 
-    def _add(self, read: _Read, values: FloatArray, spread: FloatArray) -> None:
+    def _add(self, part: Part, read: _Read, values: FloatArray, spread: FloatArray) -> None:
         varies = spread > _CONSTANT
         scale = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
         self._blocks.append((read, values.mean(axis=0), scale))
+        self.columns += [part] * values.shape[1]
 
     def __call__(self, population: Population) -> FloatArray:
-        """Inputs float64 (n, width) of a population int16 (n, d)."""
+        """Inputs float64 (n, columns) of a population int16 (n, d)."""
         parts = [(read(population) - centre) * scale for read, centre, scale in self._blocks]
         return np.concatenate([np.zeros((len(population), 0)), *parts], axis=1)
 
@@ -73,13 +75,15 @@ class NetworkInputs:
 def _architecture(space: SearchSpace, population: Population) -> FloatArray:
     """Natural logarithms (n, 3) of MACs, parameters and layers."""
     sums = space.slot_features(population, _slot_sums).sum(axis=1)
-    return np.log(np.maximum(sums[:, :3], 1.0))
+    logarithms: FloatArray = np.log(np.maximum(sums[:, :3], 1.0))
+    return logarithms
 
 
 def _steps(space: SearchSpace, population: Population) -> FloatArray:
     """Mean relative steps (n, 2) of weights and of inputs, over the layers with weights."""
     sums = space.slot_features(population, _slot_sums).sum(axis=1)
-    return sums[:, 3:] / np.maximum(sums[:, 2:3], 1.0)
+    means: FloatArray = sums[:, 3:] / np.maximum(sums[:, 2:3], 1.0)
+    return means
 
 
 _QUANTITIES: dict[Part, Callable[[SearchSpace, Population], FloatArray]] = {

@@ -42,6 +42,13 @@ def init_network(
     return found
 
 
+def blind_to(parameters: Parameters, columns: Sequence[bool]) -> Parameters:
+    """A copy of perceptrons whose first layer does not see some columns of the inputs yet."""
+    found = {name: value.clone() for name, value in parameters.items()}
+    found["layer0.weight"][:, torch.tensor(columns, dtype=torch.bool)] = 0.0
+    return found
+
+
 def with_quantisation(parameters: Parameters, columns: int) -> Parameters:
     """A copy of perceptrons of architectures that reads quantisation besides (Wang et al. 2020).
 

@@ -65,7 +65,7 @@ class NetworkAccuracyPredictor(AccuracyPredictor):
         from predictors.accuracy.network import init_network
 
         return init_network(
-            self._inputs.width,
+            len(self._inputs.columns),
             self._inputs.blocks,
             self.settings.hidden,
             self.settings.members,

@@ -11,7 +11,8 @@ class NetworkSettings:
 
     Attributes:
         hidden: Widths of the hidden layers, at least one.
-        members: Networks that are averaged; each leaves out another share of the samples.
+        members: Networks that are averaged, at least 2; each leaves out another share of the
+            samples.
         steps: Least number of Adam's steps.
         epochs: Least number of passes over the samples.
         batch: Samples a step.
@@ -25,6 +26,6 @@ class NetworkSettings:
     steps: int = 300
     epochs: int = 60
     batch: int = 256
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 1e-5
     seed: int = 0

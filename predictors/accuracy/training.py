@@ -56,7 +56,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         total = 0.0
-        for which in torch.randperm(len(rows), generator=generator).split(settings.batch):
+        order = torch.randperm(len(rows), generator=generator)
+        for which in torch.split(order, settings.batch):  # type: ignore[no-untyped-call]
             total += _step(
                 parameters, optimizer, rows.take(which), target[which], left_out[:, which]
             )
@@ -68,7 +69,7 @@ def train(
     found = float((errors**2).mean())
     shown = float(predicted.var(axis=0, ddof=1).mean())
     noise = math.sqrt(max(found - shown, _LEAST_NOISE_SHARE * found))
-    return Ensemble(best, scale, max(noise, _LEAST_NOISE))
+    return Ensemble(best, scale, max(noise, _LEAST_NOISE), found)
 
 
 def _step(

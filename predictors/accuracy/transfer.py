@@ -60,7 +60,7 @@ class TransferAccuracyPredictor(NetworkAccuracyPredictor):
     def _fit(self, population: Population, target: FloatArray) -> None:
         from predictors.accuracy.network import with_quantisation
 
-        start = with_quantisation(self._float32(population, target), self._added.width)
+        start = with_quantisation(self._float32(population, target), len(self._added.columns))
         self._ensembles[FITTED] = self._trained(start, population, target)
 
     def _float32(self, population: Population, target: FloatArray) -> Parameters:

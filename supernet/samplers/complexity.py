@@ -45,7 +45,7 @@ class LevelsConfig(SamplerConfig):
     levels: Annotated[int, Field(ge=2)] | tuple[Complexity, ...] = 6
     width: Annotated[float, Field(gt=0, lt=1)] = 0.1
     smallest: Count = 3
-    candidates: Annotated[int, Field(ge=256)] = 8192
+    candidates: Annotated[int, Field(ge=256)] = 32768
 
     @field_validator("levels")
     @classmethod

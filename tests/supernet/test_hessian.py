@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spaces.layer_spec import Operator
+from supernet.families import build_supernet
 from supernet.hessian import layer_eigenvalues, mean_eigenvalues
+from tests.supernet.tiny_vit import tiny_vit_space
 
 
 @pytest.fixture
@@ -44,13 +47,11 @@ def test_a_sum_of_few_probes_is_never_negative():
 
 
 def test_layers_of_a_supernet_are_measured_in_float_at_the_largest_config(small_space, digits):
-    from supernet.families import build_supernet
-
     torch.manual_seed(0)
     supernet = build_supernet(small_space)
-    images, labels = digits.train.images[:64], digits.train.labels[:64]
+    images, labels = digits.train.images[:32], digits.train.labels[:32]
     supernet.activate(small_space.min_config())
-    found = layer_eigenvalues(supernet, images, labels, probes=20, seed=1)
+    found = layer_eigenvalues(supernet, images, labels, probes=4, seed=1)
     assert set(found) == {s.site for s in small_space.layer_specs(small_space.max_config())} - {
         "pool"
     }
@@ -58,5 +59,17 @@ def test_layers_of_a_supernet_are_measured_in_float_at_the_largest_config(small_
     assert max(found.values()) > 0
     assert supernet.active == small_space.max_config()
     assert all(p.grad is None for p in supernet.parameters())
-    again = layer_eigenvalues(supernet, images, labels, probes=20, seed=1)
+    again = layer_eigenvalues(supernet, images, labels, probes=4, seed=1)
     assert again == found
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "vit"])
+def test_every_operator_bends_twice(tiny_space, digits, name):
+    """Squeeze-and-excite and attention as well."""
+    space = tiny_space if name == "mobilenet" else tiny_vit_space()
+    torch.manual_seed(0)
+    supernet = build_supernet(space)
+    images, labels = digits.train.images[:16], digits.train.labels[:16]
+    found = layer_eigenvalues(supernet, images, labels, probes=1, seed=0)
+    specs = space.layer_specs(space.max_config())
+    assert set(found) == {s.site for s in specs if s.operator is not Operator.GLOBAL_POOL}

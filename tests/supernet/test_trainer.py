@@ -296,19 +296,18 @@ SEAMS = {
 @pytest.mark.parametrize("options", SEAMS.values(), ids=list(SEAMS))
 def test_plug_ins_train_and_resume_bitwise(small_space, few, tmp_path, options):
     """Through a checkpoint on disk, so that all their state is JSON and tensors."""
-    config = SupernetConfig.model_validate({**SHORT.model_dump(), "epochs": 2, **options})
+    config = SupernetConfig.model_validate({**SHORT.model_dump(), **options})
     whole = Trainer(small_space, config, few)
     losses = [whole.train_step() for _ in range(whole.total_steps)]
     first = Trainer(small_space, config, few)
-    for _ in range(9):
+    for _ in range(7):
         first.train_step()
     path = save_checkpoint(tmp_path, first.checkpoint())
     second = Trainer(small_space, config, few)
     second.restore(read_checkpoint(path))
-    assert [second.train_step() for _ in range(second.total_steps - 9)] == losses[9:]
+    assert [second.train_step() for _ in range(second.total_steps - 7)] == losses[7:]
     assert equal(second, whole)
     assert second.checkpoint().state == whole.checkpoint().state
-    assert min(losses[-5:]) < losses[0]
 
 
 def test_phases_are_called_by_the_name_of_the_sampler(small_space, few, tmp_path):

@@ -8,22 +8,23 @@ import torch.nn.functional as F
 
 from spaces import SearchSpace
 from spaces.dimension import Dimension, DimensionKind
-from spaces.families import Family, FamilySettings, Slot
-from spaces.layer_spec import Activation, LayerSpec, Operator
-from spaces.quant_scheme import FLOAT_BITS, Granularity, LayerPrecision, QuantScheme, Symmetry
+from spaces.families import Family, Slot
+from spaces.families.quantisation import (
+    FORM_READS,
+    QuantSettings,
+    form_dimensions,
+    layer_dimensions,
+)
+from spaces.layer_spec import LayerSpec, Operator
+from spaces.quant_scheme import FLOAT_BITS, Symmetry, site_precision
 from supernet import DataConfig, load_data
 
-ALL_BITS = tuple(range(2, 9))
+BITS = tuple(range(2, 9))
 WIDTHS, HIDDEN, BLOCKS = (6, 9, 12, 16), (6, 12, 24), 3
-FORM = {
-    "weight.granularity": (DimensionKind.GRANULARITY, ("per_tensor", "per_channel")),
-    "weight.symmetry": (DimensionKind.SYMMETRY, ("symmetric", "asymmetric")),
-    "activation.symmetry": (DimensionKind.SYMMETRY, ("symmetric", "asymmetric")),
-}
 
 
-class PerceptronSettings(FamilySettings):
-    bits: tuple[int, ...]
+class PerceptronSettings(QuantSettings):
+    pass
 
 
 class Perceptron(Family):
@@ -35,79 +36,62 @@ class Perceptron(Family):
     input_channels, classes = 1, 10
 
     def dimensions(self):
-        bits = self.settings.bits
-        found = [Dimension(name, *about) for name, about in FORM.items()]
-        found += [
+        found = [
+            *form_dimensions(self.settings),
             Dimension("width", DimensionKind.WIDTH, WIDTHS),
             Dimension("depth", DimensionKind.DEPTH, tuple(range(1, BLOCKS + 1))),
         ]
         for i in range(BLOCKS):
             found += [
                 Dimension(f"block{i}.hidden", DimensionKind.EXPANSION, HIDDEN),
-                Dimension(f"block{i}.w_bits", DimensionKind.W_BITS, bits),
-                Dimension(f"block{i}.a_bits", DimensionKind.A_BITS, bits),
+                *layer_dimensions(self.settings, f"block{i}"),
             ]
-        found += [
-            Dimension("classifier.w_bits", DimensionKind.W_BITS, bits),
-            Dimension("classifier.a_bits", DimensionKind.A_BITS, bits),
-        ]
-        return tuple(found)
+        return *found, *layer_dimensions(self.settings, "classifier")
 
     def slots(self):
         def stem(values):
-            width = int(values["width"])
-            return (LayerSpec("stem", Operator.LINEAR, 64, width, activation=Activation.RELU),)
+            return (LayerSpec("stem", Operator.LINEAR, 64, int(values["width"])),)
 
         def block(i):
             site = f"block{i}"
 
             def layers(values):
                 width, hidden = int(values["width"]), int(values[f"{site}.hidden"])
-                precision = precision_of(values, site)
-                up = LayerSpec(f"{site}.up", Operator.LINEAR, width, hidden, precision=precision)
-                down = LayerSpec(
-                    f"{site}.down",
-                    Operator.LINEAR,
-                    hidden,
-                    width,
-                    precision=precision,
-                    residual=True,
+                about = {"precision": site_precision(values, site)}
+                return (
+                    LayerSpec(f"{site}.up", Operator.LINEAR, width, hidden, **about),
+                    LayerSpec(f"{site}.down", Operator.LINEAR, hidden, width, **about),
                 )
-                return up, down
 
             own = [f"{site}.{name}" for name in ("hidden", "w_bits", "a_bits")]
-            return Slot(site, ("width", *own, *FORM), layers, depth=("depth", i + 1))
+            return Slot(site, ("width", *own, *FORM_READS), layers, depth=("depth", i + 1))
 
         def tail(values):
+            precision = site_precision(values, "classifier")
             width = int(values["width"])
-            precision = precision_of(values, "classifier")
             return (LayerSpec("classifier", Operator.LINEAR, width, 10, precision=precision),)
 
-        reads = ("width", "classifier.w_bits", "classifier.a_bits", *FORM)
+        reads = ("width", "classifier.w_bits", "classifier.a_bits", *FORM_READS)
         blocks = [block(i) for i in range(BLOCKS)]
         return Slot("stem", ("width",), stem), *blocks, Slot("tail", reads, tail)
 
 
-def precision_of(values, site):
-    w_bits, a_bits = int(values[f"{site}.w_bits"]), int(values[f"{site}.a_bits"])
-    granularity = Granularity(values["weight.granularity"])
-    symmetry = Symmetry(values["activation.symmetry"])
-    weight = QuantScheme(w_bits, granularity, Symmetry(values["weight.symmetry"]), signed=True)
-    signed = symmetry is Symmetry.SYMMETRIC
-    activation = QuantScheme(a_bits, Granularity.PER_TENSOR, symmetry, signed=signed)
-    return LayerPrecision(
-        None if w_bits == FLOAT_BITS else weight, None if a_bits == FLOAT_BITS else activation
+def perceptron_space(w_bits=BITS):
+    """All forms; activations have the bits of weights, but those of float32."""
+    settings = PerceptronSettings(
+        w_bits=w_bits,
+        a_bits=tuple(bits for bits in w_bits if bits != FLOAT_BITS),
+        granularity=("per_tensor", "per_channel"),
+        weight_symmetry=tuple(Symmetry),
+        activation_symmetry=tuple(Symmetry),
     )
-
-
-def perceptron_space(bits=ALL_BITS):
-    return SearchSpace("perceptron", Perceptron(PerceptronSettings(bits=bits)))
+    return SearchSpace("perceptron", Perceptron(settings))
 
 
 class TrainedPerceptron:
     """The supernet, trained with random widths and depths; evaluated on images of its own."""
 
-    def __init__(self, seed=0, steps=500):
+    def __init__(self, seed=0, steps=300):
         data = load_data(DataConfig(selection_share=0.49, report_share=0.1, seed=seed))
         self.images, self.labels = data.selection.images.flatten(1), data.selection.labels
         images, labels = data.train.images.flatten(1), data.train.labels

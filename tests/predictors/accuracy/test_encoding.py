@@ -32,7 +32,7 @@ def config(space, **changes):
         "depth": 2,
         "block0.w_bits": 4,
         "block1.a_bits": 8,
-        "classifier.a_bits": 32,
+        "classifier.w_bits": 32,
     }
     return space.config(values | changes)
 
@@ -51,13 +51,12 @@ def test_every_active_choice_is_one_column():
         "block1.hidden=6",
         "block1.w_bits=2",
         "block1.a_bits=8",
-        "classifier.w_bits=2",
     }
 
 
 def test_a_float32_subnet_has_neither_form_nor_bits():
     space = perceptron_space(BITS)
-    float32 = {name: 32 for name in space.names if name.endswith("_bits")}
+    float32 = {name: 32 for name in space.names if name.endswith(".w_bits")}
     assert not columns(space, config(space, **float32), (Part.FORM, Part.BITS))
     almost = float32 | {"block1.w_bits": 8}
     assert len(columns(space, config(space, **almost), (Part.FORM,))) == 3

@@ -16,7 +16,8 @@ def test_every_block_varies_alike_and_a_part_alone_does_not_change_it(quantised_
     for part, blocks in ((Part.FORM, 1), (Part.BITS, 2), (Part.ARCHITECTURE, 2)):
         inputs = NetworkInputs(quantised_space, (part,))
         values = inputs(population)
-        assert values.shape == (4000, inputs.width)
+        assert values.shape == (4000, len(inputs.columns))
+        assert set(inputs.columns) == {part}
         assert inputs.blocks == blocks
         variance = values.var(axis=0).sum()
         assert variance == pytest.approx(blocks, rel=0.3)
@@ -39,8 +40,9 @@ def test_narrower_tensors_have_larger_steps():
     inputs = NetworkInputs(space, (Part.BITS,))
 
     def steps(bits):
-        bits = {name: bits for name in space.names if name.endswith("_bits")}
-        return inputs(space.config(dict(space.min_config()) | bits).indices[None])[0, -2:]
+        weights = {name: bits for name in space.names if name.endswith(".w_bits")}
+        read = {name: min(bits, 8) for name in space.names if name.endswith(".a_bits")}
+        return inputs(space.config(dict(space.min_config()) | weights | read).indices[None])[0, -2:]
 
     by_bits = np.stack([steps(bits) for bits in (32, 8, 3, 2)])
     assert (np.diff(by_bits, axis=0) > 0).all()
@@ -59,4 +61,4 @@ def test_parts_that_a_space_lacks_are_no_columns(space):
     for parts in ((), (Part.FORM,)):
         inputs = NetworkInputs(space, parts)
         assert inputs(population).shape == (5, 0)
-        assert (inputs.width, inputs.blocks) == (0, 0)
+        assert (inputs.columns, inputs.blocks) == ([], 0)

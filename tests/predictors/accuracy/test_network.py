@@ -6,6 +6,7 @@ import torch
 
 from predictors.accuracy.network import (
     QUANTISATION,
+    blind_to,
     forward,
     init_network,
     with_quantisation,
@@ -50,6 +51,20 @@ def test_untrained_quantisation_changes_nothing(parameters, rows):
     for name, value in parameters.items():
         assert torch.equal(found[name], value)
         assert found[name].data_ptr() != value.data_ptr()
+
+
+def test_columns_that_a_network_is_blind_to_change_nothing_until_they_are_learnt(parameters, rows):
+    blind = [True, False, True, False, False, False, False]
+    found = blind_to(parameters, blind)
+    inputs, quantisation = rows
+    other = inputs.clone()
+    other[:, blind] += 1.0
+    before = forward(found, inputs, quantisation)
+    assert torch.equal(before, forward(found, other, quantisation))
+    assert not torch.equal(before, forward(parameters, inputs, quantisation))
+    seen = {name: value.clone().requires_grad_() for name, value in found.items()}
+    forward(seen, inputs, quantisation).sum().backward()
+    assert (seen["layer0.weight"].grad[:, blind] != 0).any()
 
 
 def test_members_start_out_different_and_near_the_mean():

@@ -115,7 +115,7 @@ def test_accuracies_of_one_data_set_are_transferred_to_another():
 
 def test_float32_subnets_among_the_samples_are_learnt_first():
     space, rng = perceptron_space((4, 32)), np.random.default_rng(0)
-    bits = np.array([name.endswith("_bits") for name in space.names])
+    bits = np.array([name.endswith(".w_bits") for name in space.names])
     population = sample(space, 60, rng)
     population[:30, bits] = 1
     # Width decides alone, and only float32 subnets show all of it.

@@ -10,6 +10,7 @@ from spaces.families.transformer import attention_layers
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import S8_WEIGHT, U8_ACTIVATION, W8A8
 from supernet.attention import attend, position_bias
+from supernet.distributed import SingleWorld
 from supernet.elastic import (
     ElasticAttention,
     ElasticBatchNorm2d,
@@ -181,6 +182,35 @@ def test_the_norm_estimates_statistics_of_the_active_channels_alone():
     torch.testing.assert_close(norm.running_var.view(3, 6)[:2, :4].flatten(), var)
     assert (norm.running_mean.view(3, 6)[:2, 4:] == 99).all()
     assert (norm.running_mean.view(3, 6)[2] == 99).all()
+
+
+class Twins(SingleWorld):
+    """One of two workers that hold the same rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 2
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+def test_workers_share_the_statistics_of_the_active_channels():
+    norm = ElasticHeadNorm(3 * 6, 3)
+    norm.activate_heads(2, 4)
+    norm.running_mean.fill_(99)
+    norm.train()
+    x = torch.randn(16, 8, 3, 3) + 2
+    expected = norm(x)
+    norm.world = Twins()
+    norm.start_recalibration()
+    torch.testing.assert_close(norm(x), expected)
+    both = torch.cat([x, x])
+    found = norm.running_mean.view(3, 6)
+    torch.testing.assert_close(found[:2, :4].flatten(), both.mean((0, 2, 3)))
+    var = norm.running_var.view(3, 6)[:2, :4].flatten()
+    torch.testing.assert_close(var, both.transpose(0, 1).flatten(1).var(1))
+    assert (found[:2, 4:] == 99).all()
 
 
 def test_gradients_reach_the_active_parts_of_the_stores_only():

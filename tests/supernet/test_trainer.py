@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from supernet.checkpoint import load_latest, read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
@@ -70,25 +71,29 @@ def test_the_sandwich_trains_every_part_of_the_store(uninterrupted, tiny_space, 
 
 
 @pytest.mark.slow
-def test_killing_the_process_loses_no_more_than_the_last_steps(tiny_space, uninterrupted, tmp_path):
+def test_killing_the_process_loses_no_more_than_the_last_steps(
+    tiny_space, few, uninterrupted, tmp_path
+):
     """kill -9 at three moments of a real run in child processes, the same call again each time."""
     script = tmp_path / "train.py"
     script.write_text(
         "import json, sys, torch\n"
+        "from safetensors.torch import load_file\n"
         "from spaces.space import SearchSpace\n"
         "from supernet import *\n"
         "torch.set_num_threads(1)\n"
         "space = SearchSpace.from_json(json.load(open(sys.argv[1])))\n"
         "config = SupernetConfig.model_validate_json(open(sys.argv[2]).read())\n"
-        "full = load_data(DataConfig(seed=0))\n"
-        "part = ImageSet(full.train.images[:160], full.train.labels[:160])\n"
-        "data = DataSplits(part, full.selection, full.report, full.classes)\n"
+        "part = ImageSet(**load_file('few.safetensors'))\n"
+        "data = DataSplits(part, part, part, 10)\n"
         "say = lambda *a: print(*a, flush=True)\n"
         "train_supernet(space, config, data, sys.argv[3], say)\n"
     )
     import json
 
     (tmp_path / "space.json").write_text(json.dumps(tiny_space.to_json()))
+    part = {"images": few.train.images, "labels": few.train.labels}
+    save_file(part, tmp_path / "few.safetensors")
     (tmp_path / "config.json").write_text(SHORT.model_dump_json())
     folder = tmp_path / "run"
     command = [sys.executable, str(script), "space.json", "config.json", str(folder)]

@@ -171,7 +171,8 @@ def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
 def sandwich_vit(world: World, folder: Path) -> dict[str, Tensor]:
     """The same with the ElasticViT family."""
     del folder
-    return _sandwich(tiny_vit_space(schemes=("fp32",)), world)
+    space = tiny_vit_space(schemes=("fp32",)).restrict(choices={"resolution": [16]})
+    return _sandwich(space, world)
 
 
 def _sandwich(space: SearchSpace, world: World) -> dict[str, Tensor]:

@@ -76,8 +76,8 @@ class ConfigEncoding:
 
 def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:
     """Which configs (n,) have no quantised layer."""
-    quantised: NDArray[np.bool_] = ConfigEncoding(space, (Part.BITS,))(population).any(axis=1)
-    return ~quantised
+    bits = ConfigEncoding(space, (Part.BITS,))(population)
+    return np.asarray(bits.sum(axis=1) == 0.0)
 
 
 def without_quantisation(space: SearchSpace, population: Population) -> Population:

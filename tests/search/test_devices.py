@@ -199,7 +199,7 @@ def test_one_space_per_device_and_base(store):
     ("text", "error", "message"),
     [
         (f"base: {BASE}\nschemes: [w8a8]", SpaceError, "does not execute w8a8"),
-        ("base: resnet", UnknownNameError, f"'resnet'.*Known: {BASE}"),
+        ("base: resnet", UnknownNameError, f"'resnet'.*Known: .*{BASE}"),
         (f"base: {BASE}\nchoice: {{}}", ConfigError, "Did you mean 'choices'"),
     ],
 )

@@ -57,7 +57,7 @@ def train(
             group["lr"] = rate
         total = 0.0
         order = torch.randperm(len(rows), generator=generator)
-        for which in torch.split(order, settings.batch):  # type: ignore[no-untyped-call]
+        for which in torch.split(order, settings.batch):
             total += _step(
                 parameters, optimizer, rows.take(which), target[which], left_out[:, which]
             )

@@ -35,11 +35,11 @@ from supernet import (
     Supernet,
     SupernetConfig,
     Trainer,
-    cross_entropy,
     evaluate,
     load_data,
     resize,
 )
+from supernet.objectives import cross_entropy
 
 SPACE, RESOLUTION = "mobilenetv3_digits", 20
 SAMPLERS = ("uniform", "complexity", "performance")

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from spaces import Config, SearchSpace, get_space
 from spaces.population import sample
 from supernet import Supernet, build_supernet
-from supernet.objective import cross_entropy, distillation
+from supernet.objectives import cross_entropy, distillation
 
 BATCH = 64
 CLASSES = 10

@@ -29,7 +29,8 @@ _PATH = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 # Run again, these go on where they were stopped.
 _CONTINUED = {
-    ("search", "run"), ("search", "resume"), ("search", "export"), ("device", "pool", "build")
+    ("search", "run"), ("search", "resume"), ("search", "export"), ("device", "pool", "build"),
+    ("supernet", "train"),
 }  # fmt: skip
 # Passwords of URLs such as postgresql://USER:PASSWORD@HOST/NAME?password=PASSWORD.
 _PASSWORD = re.compile(r"(?<=://)([^:/@]*):.+@|(?<=[?&]password=)[^&]+")

@@ -1,4 +1,4 @@
-"""Tab completion of the names of jobs, devices, spaces and latency tables."""
+"""Tab completion of the names of jobs, devices, spaces, supernets and latency tables."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def devices(ctx: Any, incomplete: str) -> list[str]:
 def spaces(ctx: Any, incomplete: str) -> list[str]:
     """Names of the spaces that ship with netcarve and of registered ones."""
     return _names("space", ctx, incomplete)
+
+
+def supernets(ctx: Any, incomplete: str) -> list[str]:
+    """Keys of trained supernets, newest first, then ids of jobs."""
+    return _names("supernet", ctx, incomplete) + jobs(ctx, incomplete)
 
 
 def tables(ctx: Any, incomplete: str) -> list[str]:

@@ -22,13 +22,21 @@ HEADER = (
     "config",
 )
 
+# After the accuracy that the search has found, when there is any.
+FINETUNED = "fine-tuned %"
+
 
 def print_front(device: str, members: Sequence[FrontMember]) -> None:
     """One device's front, fastest first."""
     typer.echo(f"{device}:")
     if members and not any(member.feasible for member in members):
         typer.echo("no verified subnet meets the constraints; these are the closest")
-    print_table(HEADER, [_row(member) for member in members], "nothing verified yet")
+    header, rows = list(HEADER), [list(_row(member)) for member in members]
+    if any(member.finetuned_accuracy is not None for member in members):
+        header.insert(1, FINETUNED)
+        for row, member in zip(rows, members, strict=True):
+            row.insert(1, _optional(member.finetuned_accuracy, 2))
+    print_table(header, rows, "nothing verified yet")
     typer.echo()
 
 

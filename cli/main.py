@@ -17,6 +17,7 @@ from cli.profile import profile
 from cli.report import report
 from cli.search import search
 from cli.space import space
+from cli.supernet import supernet
 from cli.version import VersionOption
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(search)
 app.add_typer(device)
 app.add_typer(space)
+app.add_typer(supernet)
 app.add_typer(kernels)
 app.add_typer(latency)
 app.add_typer(bundle)

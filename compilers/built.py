@@ -20,7 +20,7 @@ LIBRARY_FILE = "library.so"
 ONNX_FILE = "model.onnx"
 INPUT_FILE, OUTPUT_FILE = "input.npy", "output.npy"
 
-CONVERSIONS = ("Quantize", "Dequantize")
+CONVERSIONS = ("Quantize", "Dequantize", "Copy")
 """Templates that convert a tensor between two layers and execute none."""
 
 _PACKAGES = ("netcarve", "apache-tvm", "apache-tvm-ffi", "torch", "numpy", "onnxruntime")

@@ -1,8 +1,9 @@
 """From an operator graph to kernel calls: one kernel per layer, with what follows it fused.
 
 A convolution or linear layer takes along factors and offsets per channel (batch normalisation), an
-activation, an addition or multiplication (residual, gate) and the quantisation of its result;
-squeeze-and-excite becomes one kernel. Every tensor is stored once, in one element type:
+activation, an addition or multiplication (residual, gate) and the quantisation of its result,
+attention an activation and the quantisation; squeeze-and-excite becomes one kernel. Every tensor
+is stored once, in one element type:
 
 - uint8 when all that read it quantise it with the same constants: the producer's epilogue
   quantises, and readers that want float values (a residual, squeeze-and-excite, pooling,
@@ -114,7 +115,7 @@ class _Fusion:
             if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE) or op.name in self.claimed:
                 continue
             group = Group(op, [op], op.params)
-            if op.kind in COMBINES:
+            if op.kind in (*COMBINES, OpKind.ATTENTION):
                 self._take_activation(group)
             groups.append(group)
             self.claimed.update(op.name for op in group.ops)
@@ -340,14 +341,16 @@ def _simplify(stored: StoredGraph) -> tuple[list[Op], str]:
     alias: dict[str, str] = {}
     known: dict[tuple[OpKind, str, QParams], str] = {}
     ops: dict[str, Op] = {}
-    readers: dict[str, int] = {}
+    # Equal quantisations of one value are one reader.
+    readers: dict[str, set[object]] = {}
     for op in stored.ops:
-        for name in dict.fromkeys(op.inputs):
-            readers[name] = readers.get(name, 0) + 1
+        reader = (op.kind, _qparams(op)) if op.kind is OpKind.QUANTIZE else op.name
+        for name in op.inputs:
+            readers.setdefault(name, set()).add(reader)
     for original in stored.ops:
         op = replace(original, inputs=tuple(alias.get(name, name) for name in original.inputs))
         pool = ops.get(op.inputs[0])
-        movable = pool is not None and pool.kind is OpKind.MAX_POOL and readers[pool.name] == 1
+        movable = pool is not None and pool.kind is OpKind.MAX_POOL and len(readers[pool.name]) == 1
         if op.kind is OpKind.QUANTIZE and movable and pool is not None:
             del ops[pool.name]
             source = ops.get(pool.inputs[0])
@@ -361,6 +364,7 @@ def _simplify(stored: StoredGraph) -> tuple[list[Op], str]:
                 shape = stored.shapes[pool.inputs[0]]
                 moved = replace(op, name=f"{op.name}.first", inputs=pool.inputs, shape=shape)
                 first = _known(known, ops, moved)
+            known[OpKind.QUANTIZE, pool.name, _qparams(op)] = op.name
             op = replace(pool, name=op.name, inputs=(first,))
         if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
             name = _known(known, ops, op)

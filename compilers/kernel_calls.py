@@ -183,7 +183,9 @@ def other_kernel(
             return Softmax(rows, columns)
         case OpKind.ATTENTION:
             rope, bias = bool(op.params), len(op.inputs) > 3
-            return Attention(**given, rope=rope, bias=bias, output_dtype=output)
+            return Attention(
+                **given, rope=rope, bias=bias, activation=group.activation, output_dtype=output
+            )
         case OpKind.MAX_POOL | OpKind.AVG_POOL:
             pool = MaxPool if op.kind is OpKind.MAX_POOL else AvgPool
             window = (given["kernel"], op.stride, op.padding)

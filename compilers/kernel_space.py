@@ -2,7 +2,7 @@
 
 Which kernels a block of layers becomes depends on its layers, on whether it reads the network's
 input, and on whether what follows quantises its output: fusion looks no further, since a value
-that leaves a block is stored once, in the element type that its reader takes. A space says which
+that leaves a block is stored once, in the element type that its readers take. A space says which
 few dimensions a block's layers depend on (`Slot.reads`), so all blocks are tried one by one, each
 between a stand-in for what comes before and one for what comes after.
 """
@@ -63,8 +63,10 @@ def space_kernels(space: SearchSpace) -> tuple[Kernel, ...]:
 
 
 def quantised_input(layers: Sequence[LayerSpec]) -> bool:
-    """Whether a block reads integers."""
-    return layers[0].precision.activation is not None
+    """Whether a block reads integers: all layers that read its input quantise it alike."""
+    projections = sum(spec.shortcut for spec in layers)
+    schemes = {spec.precision.activation for spec in layers[: projections + 1]}
+    return len(schemes) == 1 and None not in schemes
 
 
 # A space has some ten thousand different blocks; a predictor asks for them again and again.
@@ -77,7 +79,7 @@ def _block_kernels(layers: Layers, reads_input: bool, quantised_after: bool) -> 
     if quantised_after or last.operator not in (Operator.LINEAR, Operator.GLOBAL_POOL):
         specs.append(_after(last, quantised_after))
     sites = {spec.site for spec in layers}
-    sites |= {f"{site}.{part}" for site in sites for part in ("reduce", "expand")}
+    sites |= {f"{site}.{part}" for site in sites for part in ("reduce", "expand", "depthwise")}
     return tuple(call.kernel for call in fuse(subnet_graph(specs)).calls if call.site in sites)
 
 
@@ -103,7 +105,7 @@ def _anonymous(layers: Layers) -> Layers:
     blocks: dict[str, str] = {"": ""}
     renamed = []
     for number, spec in enumerate(layers):
-        block = blocks.setdefault(spec.site.rpartition(".")[0], f"block{len(blocks)}.")
+        block = blocks.setdefault(spec.block, f"block{len(blocks)}.")
         renamed.append(replace(spec, site=f"{block}{number}"))
     return tuple(renamed)
 

@@ -19,11 +19,14 @@ from compilers.build import link
 from compilers.errors import MismatchError
 from compilers.kernel_library import KernelLibrary, compile_kernel
 from compilers.kernels import (
+    Attention,
     Conv,
+    Copy,
     Depthwise,
     Dequantize,
     Gemm,
     GlobalPool,
+    MaxPool,
     Quantize,
     SqueezeExcite,
     WeightOnlyGemm,
@@ -32,7 +35,7 @@ from compilers.kernels.base import DType, Kernel, LayerParams, QParams
 from compilers.kernels.nibbles import held_bits
 from compilers.targets import Isa
 from spaces.capabilities import PROBED
-from spaces.layer_spec import Operator
+from spaces.layer_spec import Activation, Operator
 from spaces.quant_scheme import QuantScheme, precision
 
 Array = NDArray[np.generic]
@@ -52,6 +55,7 @@ class Trial(NamedTuple):
         params: Weights and quantisation.
         expected: Its output, [pixels, channels] float64.
         allowed: Largest difference, absolute; 0 for accumulators of integers.
+        others: Further inputs, in the order of its arguments.
     """
 
     kernel: Kernel
@@ -59,6 +63,11 @@ class Trial(NamedTuple):
     params: LayerParams
     expected: FloatArray
     allowed: float
+    others: tuple[Array, ...] = ()
+
+    def arguments(self, isa: Isa) -> list[Array]:
+        """What the kernel's function reads, in order."""
+        return [self.x, *self.others, *self.kernel.constants(isa, self.params)]
 
 
 def probe(operator: Operator, scheme: str, isa: Isa) -> None:
@@ -86,7 +95,7 @@ def _run(trial: Trial, isa: Isa) -> Array:
     kernel = trial.kernel
     function = _compiled(kernel, isa)
     out = tvm.runtime.tensor(np.zeros(kernel.output_shape, kernel.output_dtype))
-    arguments = [trial.x, *kernel.constants(isa, trial.params)]
+    arguments = trial.arguments(isa)
     function(*(tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arguments), out)
     found: Array = out.numpy()
     return found
@@ -123,7 +132,7 @@ def write_trials(
         kernel = trial.kernel
         library = folder / f"{number}.so"
         link(str(library), [str(kernels.object_file(kernel, isa))], isa)
-        arrays = [trial.x, *kernel.constants(isa, trial.params), trial.expected]
+        arrays = [*trial.arguments(isa), trial.expected]
         files = [folder / f"{number}-{i}.npy" for i in range(len(arrays))]
         for file, array in zip(files, arrays, strict=True):
             np.save(file, np.ascontiguousarray(array))
@@ -263,6 +272,17 @@ def _weight_only(scheme: QuantScheme, rng: np.random.Generator) -> Trial:
     return Trial(kernel, x, params, expected, _FLOAT_TOLERANCE * float(np.abs(expected).max()))
 
 
+def _max_pool(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # no weights
+    kernel = MaxPool(5, 5, 24, 3, 2, 1, dtype)
+    x = _draw(rng, kernel.input_shape, dtype)
+    image = x.astype(np.float64).reshape(5, 5, -1)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    expected = windows[::2, ::2].max(axis=(-2, -1)).reshape(-1, x.shape[1])
+    return [Trial(kernel, x, LayerParams(), expected, 0.0)]
+
+
 def _pool(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
     del bits  # no weights
     kernel = GlobalPool(9, 24, dtype, dtype)
@@ -290,10 +310,37 @@ def _squeeze_excite(dtype: DType, bits: int, rng: np.random.Generator) -> list[T
     return [_plain(kernel, x, real * gate, params)]
 
 
+def _attention(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # no weights
+    # 2 heads over 9 pixels; the values, of 24 channels each, come from a tensor of their own.
+    queries, values, pixels = 32, 48, 9
+    x, v = (_draw(rng, (pixels, c), dtype) for c in (2 * queries + values, values))
+    bias = rng.standard_normal((2, pixels, pixels)).astype(np.float32)
+    kernel = Attention(
+        pixels, pixels, 2, 2, 16, 24, 0.25, False, x.shape[1], 0, x.shape[1], queries, values, 0,
+        bias=True, activation=Activation.HARDSWISH,
+    )  # fmt: skip
+    q, k, wide = (
+        _real(part).reshape(pixels, 2, -1).transpose(1, 0, 2)  # [heads, pixels, d]
+        for part in (x[:, :queries], x[:, queries : 2 * queries], v)
+    )
+    powers = np.exp(kernel.scale * q @ k.transpose(0, 2, 1) + bias)
+    out = powers / powers.sum(axis=2, keepdims=True) @ wide
+    flat = out.transpose(1, 0, 2).reshape(pixels, values)
+    real = flat * np.clip(flat / 6 + 0.5, 0, 1)
+    split = Copy(x.shape, pixels, values, (pixels, values), (x.shape[1], 1), 2 * queries)
+    return [
+        _plain(kernel, x, real, LayerParams())._replace(others=(x, v, bias)),
+        _plain(split, x, _real(x[:, 2 * queries :]), LayerParams()),
+    ]
+
+
 _TRIALS: dict[Operator, Callable[[DType, int, np.random.Generator], list[Trial]]] = {
     Operator.CONV: _conv,
     Operator.DEPTHWISE_CONV: _depthwise,
     Operator.SQUEEZE_EXCITE: _squeeze_excite,
+    Operator.MAX_POOL: _max_pool,
     Operator.GLOBAL_POOL: _pool,
     Operator.LINEAR: _linear,
+    Operator.ATTENTION: _attention,
 }

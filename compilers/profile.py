@@ -7,7 +7,7 @@ taken from the layers (multiply-accumulates) and from the tensors that were real
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from compilers.measurement import Measurement, MeasurementConfig
 from compilers.roofline import OPERATIONS_PER_MAC, Bound, Roofline
 from compilers.runtime import BundleRuntimeError
 from spaces.cost import layer_cost
-from spaces.layer_spec import LayerSpec
+from spaces.layer_spec import LayerSpec, Operator
 
 CONFIG = MeasurementConfig(max_repeats=120)
 """How long a profile measures: dozens of kernels in one session, so fewer rounds at most."""
@@ -175,7 +175,7 @@ def profile_bundle(
     """
     with opened(path) as folder, contextlib.ExitStack() as stack:
         build = load_bundle(folder)
-        layers = {spec.site: spec for spec in build.specs}
+        layers = profiled_layers(build.specs)
         try:
             executed = [_layer(record, layers) for record in build.kernels]
             bundle_runtime.check_cpu(bundle_runtime.read_manifest(folder))
@@ -194,8 +194,28 @@ def profile_bundle(
         return _profile(device.hardware, build.kernels, executed, timing, cold, roofline)
 
 
+def profiled_layers(specs: Iterable[LayerSpec]) -> dict[str, LayerSpec]:
+    """Site of a kernel call -> the layer that it executes.
+
+    The convolution of attention's values has a call, and a site, of its own.
+    """
+    found = {}
+    for spec in specs:
+        found[spec.site] = spec
+        if spec.operator is Operator.ATTENTION:
+            found[spec.value_convolution.site] = spec.value_convolution
+    return found
+
+
+def kernel_macs(layer: LayerSpec) -> int:
+    """Multiply-accumulates of the kernel call that executes one of `profiled_layers`."""
+    if layer.operator is Operator.ATTENTION:
+        return layer_cost(layer).macs - layer_cost(layer.value_convolution).macs
+    return layer_cost(layer).macs
+
+
 def _layer(record: KernelRecord, layers: Mapping[str, LayerSpec]) -> LayerSpec | None:
-    """The layer that a kernel call executes; None for a conversion."""
+    """The layer that a kernel call executes; None for what converts or moves a tensor."""
     if record.kernel in CONVERSIONS:
         return None
     if record.site not in layers:
@@ -237,7 +257,7 @@ def _kernel(
     total_ms: float,
     roofline: Roofline,
 ) -> KernelProfile:
-    macs = layer_cost(layer).macs if layer is not None else 0
+    macs = kernel_macs(layer) if layer is not None else 0
     integer = (
         record.input_dtype == "uint8" and layer is not None and layer.precision.weight is not None
     )
@@ -247,7 +267,7 @@ def _kernel(
         symbol=record.symbol,
         input_shape=call.input_shape,
         output_shape=call.output_shape,
-        window=layer.kernel if layer is not None else 1,
+        window=1 if layer is None or layer.operator is Operator.ATTENTION else layer.kernel,
         stride=layer.stride if layer is not None else 1,
         input_dtype=record.input_dtype,
         output_dtype=record.output_dtype,

@@ -40,36 +40,50 @@ class _Writer:
         linear = specs[0].operator is Operator.LINEAR
         self.shapes: dict[str, tuple[int, ...]] = {_INPUT: map_shape[:2] if linear else map_shape}
         self.ops: list[Op] = []
+        self.constants: dict[str, NDArray[Any]] = {}
 
     def graph(self) -> Graph:
         value, shortcut, previous = _INPUT, _INPUT, ""
-        shortcut_blocks = {_block(spec) for spec in self.specs if spec.residual}
+        projected = {spec.block for spec in self.specs if spec.shortcut}
+        identity_blocks = {spec.block for spec in self.specs if spec.residual} - projected
         for spec in self.specs:
             if spec.precision not in _EXECUTED:
                 raise _not_executed(spec)
             quantised = spec.precision.activation is not None
-            if quantised:
-                value = self.emit(OpKind.QUANTIZE, spec.site, (value,))
-            block = _block(spec)
-            if block != previous and block in shortcut_blocks:
-                shortcut = self.dequantized(value, spec) if quantised else value
-            previous = block
+            read = self.quantised(value, spec) if quantised else value
+            if spec.block != previous and spec.block in identity_blocks:
+                shortcut = self.dequantised(read, spec) if quantised else value
+            previous = spec.block
             if quantised and spec.precision.weight is None:
-                value = self.dequantized(value, spec)
-            value = self.layer(value, spec)
-            if spec.activation is not Activation.NONE:
-                value = self.emit(OpKind(spec.activation), spec.site, (value,))
+                read = self.dequantised(read, spec)
+            out = self.activated(self.layer(read, spec), spec.activation, spec)
+            if spec.shortcut:
+                shortcut = out
+                continue
+            value = out
             if spec.residual:
                 value = self.emit(OpKind.ADD, spec.site, (value, shortcut))
-        return Graph(_INPUT, self.shapes[_INPUT], tuple(self.ops), value)
+                value = self.activated(value, spec.residual_activation, spec)
+        shape = self.shapes[_INPUT]
+        return Graph(_INPUT, shape, tuple(self.ops), value, constants=self.constants)
+
+    def activated(self, x: str, activation: Activation, spec: LayerSpec) -> str:
+        if activation is Activation.NONE:
+            return x
+        return self.emit(OpKind(activation), spec.site, (x,))
 
     def layer(self, x: str, spec: LayerSpec) -> str:
         channels, size = spec.out_channels, spec.out_size
         match spec.operator:
             case Operator.SQUEEZE_EXCITE:
                 return self.squeeze_excite(x, spec)
+            case Operator.MAX_POOL:
+                pooled, side = (1, channels, size, size), spec.kernel
+                return self.emit(OpKind.MAX_POOL, spec.site, (x,), pooled, window=spec, kernel=side)
             case Operator.GLOBAL_POOL:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
+            case Operator.ATTENTION:
+                return self.attention(x, spec)
         kind, attributes = _layer_kind(spec), {}
         if (weight := spec.precision.weight) is not None:
             attributes["weight_bits"] = weight.bits
@@ -93,8 +107,39 @@ class _Writer:
         gate = self.emit(OpKind.RESHAPE, spec.site, (gate,), (1, channels, 1, 1))
         return self.emit(OpKind.MUL, spec.site, (x, gate))
 
-    def dequantized(self, x: str, spec: LayerSpec) -> str:
-        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,))
+    def attention(self, x: str, spec: LayerSpec) -> str:
+        size, heads, values = spec.out_size, spec.heads, spec.out_channels
+        (query, value), pixels = spec.head_channels, size**2
+        parts, start = [], 0
+        for channels in (heads * query, heads * query, values):
+            shape = (1, channels, size, size)
+            parts.append(self.emit(OpKind.SLICE, spec.site, (x,), shape, axis=1, start=start))
+            start += channels
+        parts[2] = self.layer(parts[2], spec.value_convolution)
+        operands = []
+        for part, channels in zip(parts, (query, query, value), strict=True):
+            split = self.emit(OpKind.RESHAPE, spec.site, (part,), (1, heads, channels, pixels))
+            operands.append(self.transposed(split, spec.site))
+        bias = f"{spec.site}.position"
+        self.constants[bias] = _zeros(np.float32, heads, pixels, pixels)
+        out = self.emit(
+            OpKind.ATTENTION, spec.site, (*operands, bias), (1, heads, pixels, value),
+            scale=query**-0.5, causal=False,
+        )  # fmt: skip
+        out = self.transposed(out, spec.site)
+        return self.emit(OpKind.RESHAPE, spec.site, (out,), (1, values, size, size))
+
+    def transposed(self, x: str, site: str) -> str:
+        """[1, heads, A, B] -> [1, heads, B, A]."""
+        one, heads, rows, columns = self.shapes[x]
+        axes = (0, 1, 3, 2)
+        return self.emit(OpKind.PERMUTE, site, (x,), (one, heads, columns, rows), axes=axes)
+
+    def quantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.QUANTIZE, spec.site, (x,), params=_QPARAMS)
+
+    def dequantised(self, x: str, spec: LayerSpec) -> str:
+        return self.emit(OpKind.DEQUANTIZE, spec.site, (x,), params=_QPARAMS)
 
     def emit(
         self,
@@ -108,8 +153,6 @@ class _Writer:
     ) -> str:
         """Append an operator; its result has the shape of its first input when none is given."""
         name = f"v{len(self.ops)}"
-        if kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
-            params = _QPARAMS
         self.shapes[name] = shape or self.shapes[inputs[0]]
         stride, padding, groups = (
             (window.stride, window.padding, window.groups) if window is not None else (1, 0, 1)
@@ -131,6 +174,7 @@ class _Writer:
         return name
 
 
+# Layers that read one tensor under one scheme share its quantiser.
 _QPARAMS: Mapping[str, NDArray[Any]] = {
     "scale": np.ones((), np.float32),
     "zero_point": np.zeros((), np.int32),
@@ -178,7 +222,3 @@ def _float_weights(shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
 
 def _zeros(dtype: type[np.generic], *shape: int) -> NDArray[Any]:
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def _block(spec: LayerSpec) -> str:
-    return spec.site.rpartition(".")[0]

@@ -48,6 +48,8 @@ class Feature(NamedTuple):
 FEATURES: tuple[Feature, ...] = (
     *(Feature(t, o, p) for o in OPERATORS for p in PRECISIONS for t in TERMS),
     *(Feature(t, "elementwise", "float") for t in EXTRAS),
+    # Attention itself is never quantised.
+    *(Feature(t, "attention", "float") for t in TERMS),
 )
 NOMINAL_MS: FloatArray = np.array([feature.nominal_ms for feature in FEATURES])
 TOTALS = ("log_macs", "log_bytes", "log_layers", "integer_share")
@@ -65,8 +67,10 @@ def _operator(spec: LayerSpec) -> str:
     return {
         Operator.DEPTHWISE_CONV: "depthwise",
         Operator.SQUEEZE_EXCITE: "squeeze_excite",
+        Operator.MAX_POOL: "pool",
         Operator.GLOBAL_POOL: "pool",
         Operator.LINEAR: "linear",
+        Operator.ATTENTION: "attention",
     }[spec.operator]
 
 

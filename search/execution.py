@@ -24,7 +24,8 @@ class ExecutionConfig(BaseModel):
     """Where tasks run.
 
     Attributes:
-        address: None starts Ray on this host; `auto` or `ray://HOST:PORT` joins a cluster.
+        address: None starts Ray on this host, reachable from it alone; `auto` or
+            `ray://HOST:PORT` joins a cluster.
         num_cpus: Tasks of one CPU that run at once on this host; None takes every CPU that this
             process may use.
         object_store_mb: Ray's shared memory in MiB; results are small, so it is too.
@@ -77,19 +78,24 @@ class Executor:
         self._local: LocalRay | None = None
         self._joined = False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether Ray runs on this host alone, unless whoever called it had started another."""
+        return self._config.address is None
+
     def start(self) -> None:
         """Start or join Ray now (about 4 s); `run_tasks` does it when it was not called.
 
         Raises:
             ExecutionError: Ray does not start, or the cluster cannot be reached.
         """
-        set_ray_defaults()
+        set_ray_defaults(self._config.address)
         import ray
 
         if ray.is_initialized():
             # Started by this executor, or by whoever called it: then it is theirs to stop.
             return
-        if self._config.address is None:
+        if self.is_local:
             cpus = self._config.num_cpus or len(os.sched_getaffinity(0))
             self._local = LocalRay(cpus, self._config.object_store_mb * 2**20, NAMESPACE)
             return
@@ -162,7 +168,7 @@ class Executor:
         import ray
 
         available = ray.cluster_resources().get("CPU", 0.0)
-        if self._config.address is None and cpus > available:
+        if self.is_local and cpus > available:
             raise ExecutionError(f"a task takes {cpus:g} CPUs, Ray has {available:g}.")
         task = ray.remote(fn).options(max_retries=retries, num_cpus=cpus)
         # A few more than run at once, so that no worker waits for this loop.

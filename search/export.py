@@ -14,8 +14,9 @@ from compilers.errors import CompilerError
 from compilers.runtime import MANIFEST, BundleRuntimeError, check_hashes, read_manifest
 from search.artifacts import ArtifactStore
 from search.errors import SearchError, VerificationError
+from search.finetuning import Finetuner
 from search.job import ExportSettings
-from search.models import BundleRow, JobRow
+from search.models import BundleRow, JobRow, Purpose
 from search.progress import Progress, silent
 from search.replay import replayed
 from search.results import DeviceResults, Verified, device_results, job_devices
@@ -24,6 +25,9 @@ from search.store import Store
 from spaces import UnknownNameError
 from spaces.files import sha256_file
 from supernet import DataSplits, resize
+
+# Images that a binary is run on at once.
+_IMAGES = 2048
 
 
 def export_front(
@@ -114,8 +118,10 @@ def _chosen(results: DeviceResults, keys: Sequence[str] | None, limit: int) -> l
     if keys is None:
         front = results.front
         places = np.linspace(0, len(front) - 1, min(limit, len(front))).round().astype(int)
-        return [front[int(place)] for place in places]
-    return [v for v in results.verified if v.config.key in set(keys)]
+        chosen = [front[int(place)] for place in places]
+    else:
+        chosen = [v for v in results.verified if v.config.key in set(keys)]
+    return [results.deployed(v) for v in chosen]
 
 
 def _front_keys(store: Store, job: JobRow, devices: Iterable[str]) -> list[str]:
@@ -139,7 +145,7 @@ def _write_all(
     failures: list[str] = []
     session.progress("export: bundles", 0, total)
     for name, members in chosen.items():
-        builds = session.verifier.build(name, [m.config for m in members], "export")
+        builds = _builds(session, name, members)
         for member in members:
             key = member.config.key
             if key in builds:
@@ -160,6 +166,14 @@ def _write_all(
     return written, failures
 
 
+def _builds(session: JobSession, device: str, members: Sequence[Verified]) -> dict[str, Build]:
+    """Config key -> build of what each member deploys, for every one that can be built."""
+    tuned = [m.config for m in members if m.purpose is Purpose.FINETUNED]
+    plain = [m.config for m in members if m.purpose is not Purpose.FINETUNED]
+    builds = session.verifier.build(device, plain, "export")
+    return builds | Finetuner.beside(session.verifier).build(device, tuned, "export")
+
+
 def _write(
     session: JobSession, job: JobRow, device: str, member: Verified, build: Build, path: Path
 ) -> None:
@@ -177,6 +191,8 @@ def _write(
             "data": job.spec["settings"]["data"],
             "supernet": job.spec["supernet_key"],
             "selection_accuracy": member.accuracy,
+            "class_names": list(session.data.names),
+            "finetuned": member.purpose is Purpose.FINETUNED,
         },
     )
     device_object = session.verifier.devices[device]
@@ -193,6 +209,11 @@ def _write(
 
 def binary_accuracy(session: JobSession, device: str, build: Build, data: DataSplits) -> float:
     """Accuracy of a compiled binary on the report split, 0 to 1."""
-    images = resize(data.report.images, build.specs[0].in_size).numpy()
-    logits = session.verifier.devices[device].run(build, images)
-    return float(np.mean(logits.argmax(axis=1) == data.report.labels.numpy()))
+    runner, report = session.verifier.devices[device], data.report
+    right = 0
+    for start in range(0, len(report), _IMAGES):
+        images = resize(report.images[start : start + _IMAGES], build.specs[0].in_size).numpy()
+        logits = runner.run(build, images)
+        labels = report.labels[start : start + _IMAGES].numpy()
+        right += int((logits.argmax(axis=1) == labels).sum())
+    return right / len(report)

@@ -14,6 +14,11 @@ def working_home() -> Path:
     return Path(os.environ.get("NETCARVE_HOME") or "netcarve-home").absolute()
 
 
+def supernet_folder(home: Path, key: str) -> Path:
+    """Where the checkpoints and the weights of a supernet lie; those of all are side by side."""
+    return home / "supernets" / key
+
+
 def runtime_folder() -> Path:
     """The private folder of this user on this host for locks and Ray's session files, created.
 

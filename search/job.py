@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -27,10 +27,11 @@ from predictors import ACCURACY_PREDICTORS, LATENCY_PREDICTORS
 from search.errors import JobConfigError, ObjectiveError
 from search.execution import ExecutionConfig
 from search.objectives import Constraint, Objective, check_constraints
-from spaces import Choice, NetcarveError, SearchSpace, UnknownNameError, get_space
+from spaces import Choice, NetcarveError, SearchSpace, SpaceError, UnknownNameError, get_space
+from spaces.inline import InlineSpace, parse_inline_space
 from spaces.registry import Registry
 from spaces.settings import explain
-from supernet import DataConfig, SupernetConfig
+from supernet import DataConfig, FinetuneConfig, SupernetConfig
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -62,6 +63,20 @@ def _described(device: Any) -> Any:
 
 JobDevice = Annotated[SerializeAsAny[DeviceConfig] | str, BeforeValidator(_described)]
 """A device of a job: the name of a registered one, or its settings."""
+
+
+def _inline(space: Any) -> Any:
+    """A space that is described in place, as its family defines it."""
+    if not isinstance(space, Mapping):
+        return space
+    try:
+        return parse_inline_space(space)
+    except NetcarveError as error:
+        raise ValueError(str(error)) from None
+
+
+JobSpace = Annotated[InlineSpace | str, BeforeValidator(_inline)]
+"""The space of a job: its name, or a family and its settings."""
 
 
 class Strategy(StrEnum):
@@ -104,15 +119,22 @@ class Resources(ExecutionConfig):
     """What a job may use; where its tasks run is `ExecutionConfig`'s part.
 
     Attributes:
-        retries: How often an evaluation whose worker died is run again.
-        training_threads: Threads of the training. On small images more threads lose in
+        retries: How often an evaluation whose worker died is run again, and a training goes on
+            from its last checkpoint after one of its workers died.
+        training_threads: Threads of each training worker. On small images more threads lose in
             synchronisation what they gain, and much more on a machine that others use too.
+        training_workers: Processes that share every batch of the training; their weights are those
+            of one process up to rounding. On several hosts the home folder must lie where all of
+            them see it.
+        training_device: `cpu`, or `cuda`: every worker has a GPU of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     retries: Annotated[int, Field(ge=0)] = 2
     training_threads: Count = 1
+    training_workers: Count = 1
+    training_device: Literal["cpu", "cuda"] = "cpu"
 
 
 class ExportSettings(_Section):
@@ -132,22 +154,24 @@ class JobSettings(_Section):
 
     Attributes:
         name: Short name; the job's id is this and a few random letters.
-        space: Name of the search space that the supernet spans.
+        space: The search space that the supernet spans: its name, or described in place.
         choices: Restriction for all devices: dimension or pattern -> values to keep.
         seed: Seed of the search; training and the data split have their own.
         data: The data set and its three splits.
         supernet: How the supernet is trained.
+        finetune: How the subnets on the fronts are trained on, after the search.
         devices: Devices, by the name under which they are registered or described in place.
         objectives: What is optimised, each with its unit.
         constraints: Bounds that a subnet must meet.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    space: str
+    space: JobSpace
     choices: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = {}
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     supernet: SupernetConfig
+    finetune: FinetuneConfig = FinetuneConfig()
     devices: Annotated[tuple[JobDevice, ...], Field(min_length=1)]
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
     constraints: tuple[Constraint, ...] = ()
@@ -162,6 +186,12 @@ class JobSettings(_Section):
             repeated = sorted({v for v in values if values.count(v) > 1})
             if repeated:
                 raise ValueError(f"{what} {repeated[0]!r} is listed twice")
+        workers, images = self.resources.training_workers, self.supernet.batch_size
+        if workers > images:
+            raise ValueError(
+                f"training_workers {workers} is more than batch_size {images}; every worker needs "
+                "an image of each batch"
+            )
         try:
             check_constraints(self.constraints)
         except ObjectiveError as error:
@@ -173,9 +203,17 @@ class JobSettings(_Section):
 
         Raises:
             UnknownNameError: Unknown space or dimension.
-            SpaceError: A value that the space does not have.
+            SpaceError: A value that the space does not have, or it is not of the family that the
+                supernet must have.
         """
-        return get_space(self.space).restrict(choices=self.choices)
+        space = get_space(self.space) if isinstance(self.space, str) else self.space.space()
+        wanted = self.supernet.family
+        if wanted not in (None, space.family.name):
+            raise SpaceError(
+                f"supernet.family is {wanted!r}, but space {space.name} is of the family "
+                f"{space.family.name!r}"
+            )
+        return space.restrict(choices=self.choices)
 
     def decisive(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON; a job may be continued with other

@@ -1,7 +1,7 @@
 """The outer loop of a job: train once, then for every device measure, learn, search, verify.
 
     supernet -> reference configs -> [ predictors -> candidates -> verification ] x generations
-             -> precision twins -> final measurement
+             -> precision twins -> final measurement [ -> fine-tuning of the fronts ]
 
 Whatever a step needs is derived from what the store holds, and a step that finds its results
 there does nothing, so that running a job again continues it: no finished evaluation is lost or
@@ -10,7 +10,7 @@ repeated, and the candidates of a generation do not depend on when a run was int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ import numpy as np
 
 from search.artifacts import ArtifactStore
 from search.devices import device_space, find_devices, record_devices
+from search.finetuning import Finetuner
 from search.job import JobSettings, Strategy
 from search.lease import Lease
 from search.models import JobRow, JobState, Purpose
@@ -35,6 +36,7 @@ from search.verification import Verifier
 from spaces import Config, DimensionKind, Population, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
 from supernet import load_data
+from supernet.finetune import check_finetuning
 from supernet.trainer import check_training
 
 # Configs from which the reference configs are chosen.
@@ -115,6 +117,7 @@ def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
     for name, restricted in spaces.items():
         _check_budget(settings, restricted, name)
     check_training(space, settings.supernet, data)
+    check_finetuning(settings.finetune, data)
     record_devices(store, devices)
     return {
         "settings": settings.decisive(),
@@ -185,6 +188,9 @@ class _Loop:
         with self._phase("final measurement"):
             for name in studies:
                 self._measure_again(name)
+        if session.settings.finetune.epochs and replayed(session.job) is None:
+            with self._phase("finetune"):
+                self._finetune(list(studies))
 
     def _generation(
         self,
@@ -281,6 +287,21 @@ class _Loop:
             {key: {"generation": v.generation} for key, v in again.items()},
             together=[[v.config for v in pair] for pair in pairs],
         )
+
+    def _finetune(self, devices: Sequence[str]) -> None:
+        """Fine-tune the members of every front, each config once, and measure what that gave."""
+        session = self.session
+        finetuner = Finetuner.beside(replace(session.verifier, check=self.lease.check))
+        fronts = {name: device_results(session.store, session.job, name).front for name in devices}
+        finetuner.evaluate([v.config for front in fronts.values() for v in front], "fine-tuning")
+        for name, front in fronts.items():
+            finetuner.measure(
+                name,
+                [v.config for v in front],
+                Purpose.FINETUNED,
+                "fine-tuned",
+                {v.config.key: {"generation": v.generation} for v in front},
+            )
 
     def _verifier(self) -> Verifier | Replay:
         """What answers for the configs; it stops when the lease is lost."""

@@ -25,11 +25,13 @@ class JobState(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Why a bundle was measured: to adapt the predictor, to verify a candidate, or at the end."""
+    """Why a bundle was measured: to adapt the predictor, to verify a candidate, at the end, or
+    because its subnet has been fine-tuned."""
 
     REFERENCE = "reference"
     VERIFY = "verify"
     FINAL = "final"
+    FINETUNED = "finetuned"
 
 
 class Source(StrEnum):

@@ -8,11 +8,11 @@ from typing import Literal
 from search.workspace import Places, find_places
 from spaces.errors import NetcarveError
 
-Kind = Literal["job", "device", "space", "latency table"]
+Kind = Literal["job", "device", "space", "supernet", "latency table"]
 
 
 def known_names(kind: Kind, home: Path | None = None, database: str | None = None) -> list[str]:
-    """Names of one kind; jobs newest first, the others sorted.
+    """Names of one kind; jobs and supernets newest first, the others sorted.
 
     Without those of the database when it is not there, cannot be read, or is of another revision:
     completion is no place to complain, nor to upgrade.
@@ -36,7 +36,7 @@ def _with_stored(kind: Kind, places: Places, found: list[str]) -> list[str]:
         return found
     from sqlalchemy import select
 
-    from search.models import DeviceRow, DeviceSpaceRow, JobRow, LatencyTableRow
+    from search.models import DeviceRow, DeviceSpaceRow, JobRow, LatencyTableRow, SupernetRow
     from search.store_engine import read_only_engine
     from search.store_schema import needs_upgrade
 
@@ -48,6 +48,9 @@ def _with_stored(kind: Kind, places: Places, found: list[str]) -> list[str]:
             if kind == "job":
                 newest_first = select(JobRow.id).order_by(JobRow.created.desc(), JobRow.id.desc())
                 return list(connection.scalars(newest_first))
+            if kind == "supernet":
+                latest = select(SupernetRow.key).order_by(SupernetRow.created.desc())
+                return list(connection.scalars(latest))
             if kind == "device":
                 return list(connection.scalars(select(DeviceRow.name).order_by(DeviceRow.name)))
             if kind == "latency table":

@@ -19,18 +19,31 @@ from search.home import runtime_folder
 _TOKEN_NAME = "NETCARVE_RAY_SESSION"  # noqa: S105 - the name of an environment variable
 # A socket's path has at most 107 bytes, of which Ray's own part below the folder takes 70.
 _MAX_PATH = 37
+_LOOPBACK = ("127.0.0.1:", "localhost:")
 _MIN_OBJECT_STORE = 80 * 2**20
 
 
-def set_ray_defaults() -> None:
-    """Settings that Ray reads when it is imported; a user's own stay."""
+def set_ray_defaults(address: str | None) -> None:
+    """Settings that Ray reads when it is imported; a user's own stay.
+
+    Args:
+        address: Of the cluster that will be joined; None when Ray will be started on this host.
+    """
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Of Ray Train: a worker's end is noticed soon, and nothing runs beside the workers.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # Ray prints its own account of a dead worker on standard output, into a command's JSON.
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     }
+    if address is None or address.startswith(_LOOPBACK):
+        # As on systems where Ray has no clusters: all servers listen on the loopback only.
+        defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
@@ -72,6 +85,7 @@ class LocalRay:
                 {
                     _TOKEN_NAME: token.partition("=")[2],
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "GLOO_SOCKET_IFNAME": "lo",
                 }
             ):
                 self._start(num_cpus, object_store_bytes, namespace)

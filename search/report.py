@@ -22,6 +22,7 @@ from search.results import (
     device_results,
     job_devices,
     job_failures,
+    job_space_name,
 )
 from search.store import Store
 from spaces.files import atomic_write_bytes, atomic_write_text
@@ -125,7 +126,7 @@ class JobReport:
         return [
             f"- state: {self.state}",
             *([f"- replayed from {source}: measured then, not again"] if source else []),
-            f"- space: {settings['space']}, 10^{log10:.1f} configs",
+            f"- space: {job_space_name(self.job)}, 10^{log10:.1f} configs",
             f"- data: {settings['data']['name']}, split seed {settings['data']['seed']}: "
             f"{data['train']} train, {data['selection']} selection, {data['report']} report images",
             f"- seeds: search {self.job.seed}, supernet {settings['supernet']['seed']}, "
@@ -232,6 +233,7 @@ def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]
         lines += [f"**No verified subnet meets {bounds}: these are the closest.**", ""]
     lines += [*_table(MEMBER_COLUMNS, [member_row(m) for m in device.front]), ""]
     lines += _small_subnet(device.front)
+    lines += _finetuned(device.front, settings)
     lines += ["### Predictors on configs they had not seen", ""]
     for metric, values in (
         ("latency", device.latency_scores),
@@ -260,6 +262,9 @@ MEMBER_COLUMNS = (
 FAILURE_COLUMNS = ("phase", "config", "error")
 TWIN_COLUMNS = ("architecture of", "accuracy % fp32 / int8", "measured ms fp32 / int8", "speed-up",
                 "kB fp32 / int8")  # fmt: skip
+FINETUNED_COLUMNS = ("config", "accuracy % of the search", "accuracy % fine-tuned",
+                     "report accuracy % fine-tuned", "measured ms of the search",
+                     "measured ms fine-tuned")  # fmt: skip
 CONFIG_COLUMNS = (
     "config",
     "resolution",
@@ -334,6 +339,35 @@ def _small_subnet(front: Sequence[FrontMember]) -> list[str]:
     return [
         f"Within 1.5 points of the best, {small.key} has {100 * share:.0f} % of the bytes of the "
         f"largest member, {largest.key}, at equal bits.",
+        "",
+    ]
+
+
+def _finetuned(front: Sequence[FrontMember], settings: dict[str, Any]) -> list[str]:
+    """The fine-tuned subnets beside those that the search has found."""
+    rows = [
+        (
+            member.key,
+            f"{member.accuracy:.2f}",
+            f"{member.finetuned_accuracy:.2f}",
+            "" if member.report_accuracy is None else f"{member.report_accuracy:.2f}",
+            f"{member.measured_ms:.4f}",
+            f"{member.finetuned_ms:.4f}",
+        )
+        for member in front
+        if member.finetuned_accuracy is not None and member.finetuned_ms is not None
+    ]
+    if not rows:
+        return []
+    epochs = settings["finetune"]["epochs"]
+    return [
+        "### Fine-tuned",
+        "",
+        f"Each subnet was trained on alone for {epochs} epochs after the search. The bundles hold "
+        "the fine-tuned subnets, and report accuracy is theirs, here and above; everything else "
+        "above is from before.",
+        "",
+        *_table(FINETUNED_COLUMNS, rows),
         "",
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compilers.measurement import Measurement
+from search.finetuned import finetuned
 from search.models import JobRow, MeasurementRow, Purpose
 from search.objectives import Constraint, Objective, Problem
 from search.pareto import best_order, non_dominated, non_dominated_sort
@@ -25,6 +26,7 @@ from spaces import (
     UnknownNameError,
     cost,
 )
+from spaces.inline import InlineSpace
 
 KB = 1000.0
 # Repeats of the same measurement never agree better than this on a shared machine.
@@ -98,7 +100,8 @@ class FrontMember:
         key: Its config's key.
         config: Dimension -> value.
         accuracy: On the selection split, %.
-        report_accuracy: Of the compiled binary on the report split, %; None before its export.
+        report_accuracy: Of the compiled binary on the report split, %; None before its export. The
+            binary is that of the fine-tuned subnet, where there is one.
         predicted_ms: Latency predicted without its own measurement, ms.
         measured_ms, p10_ms, p90_ms: Measured latency, ms.
         bytes: Weights in the on-disk layout.
@@ -106,6 +109,8 @@ class FrontMember:
         macs: Multiply-accumulates of one inference.
         precisions: Layers by precision, for example {"w8a8": 14, "fp32": 2}.
         feasible: Whether it meets every constraint; False: the closest that was found.
+        finetuned_accuracy: Of the fine-tuned subnet on the selection split, %; None: there is none.
+        finetuned_ms: Measured latency of the fine-tuned subnet, ms.
     """
 
     key: str
@@ -121,6 +126,8 @@ class FrontMember:
     macs: int
     precisions: dict[str, int]
     feasible: bool
+    finetuned_accuracy: float | None = None
+    finetuned_ms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
@@ -136,16 +143,22 @@ class DeviceResults:
         verified: Sequence[Verified],
         problem: Problem,
         report_accuracy: dict[str, float],
+        finetuned: Mapping[str, Verified] | None = None,
     ) -> None:
         self.space = space
         self.verified = list(verified)
         self.problem = problem
         self.report_accuracy = report_accuracy
+        self.finetuned = dict(finetuned or {})
 
     @cached_property
     def feasible(self) -> bool:
         """Whether any verified subnet meets every constraint."""
         return any(self.violation(v) == 0 for v in self.verified)
+
+    def deployed(self, verified: Verified) -> Verified:
+        """What is exported of a config: its fine-tuned subnet, or the one that was verified."""
+        return self.finetuned.get(verified.config.key, verified)
 
     def violation(self, verified: Verified) -> float:
         """Summed relative violation of all constraints, 0 when all are met."""
@@ -215,6 +228,7 @@ class DeviceResults:
         layers = self.space.layer_specs(self.space.config(verified.config))
         names = [s.precision.name for s in layers if s.operator.value in _WITH_PRECISION]
         report = self.report_accuracy.get(verified.config.key)
+        tuned = self.finetuned.get(verified.config.key)
         return FrontMember(
             key=verified.config.key,
             config=verified.config.to_json(),
@@ -229,6 +243,8 @@ class DeviceResults:
             macs=verified.costs.macs,
             precisions={name: names.count(name) for name in sorted(set(names))},
             feasible=self.violation(verified) == 0,
+            finetuned_accuracy=None if tuned is None else 100 * tuned.accuracy,
+            finetuned_ms=None if tuned is None else tuned.measured_ms,
         )
 
 
@@ -253,6 +269,12 @@ def job_space(job: JobRow) -> SearchSpace:
     return SearchSpace.from_json(job.spec["space"])
 
 
+def job_space_name(job: JobRow) -> str:
+    """What reports call that space."""
+    space = job.spec["settings"]["space"]
+    return space if isinstance(space, str) else InlineSpace.model_validate(space).name
+
+
 def job_problem(job: JobRow) -> Problem:
     """The job's objectives and constraints."""
     settings = job.spec["settings"]
@@ -273,14 +295,17 @@ def device_results(
         device: One of its devices.
         through: Only generations up to this one, with the measurements that the search saw;
             default: everything, and a subnet that was measured again at the end counts with that
-            last measurement.
+            last measurement. Fine-tuned subnets stand beside those that the search has found.
     """
     space = job_space(job)
     evaluations = {row.config_key: row for row in store.results.evaluations(job.id)}
     measured: dict[str, MeasurementRow] = {}
     first: dict[str, MeasurementRow] = {}
+    tuned: dict[str, MeasurementRow] = {}
     for row in store.results.measurements(job.id, device=device):
-        if through is None or row.purpose != Purpose.FINAL.value:
+        if row.purpose == Purpose.FINETUNED.value:
+            tuned[row.config_key] = row
+        elif through is None or row.purpose != Purpose.FINAL.value:
             first.setdefault(row.config_key, row)
             measured[row.config_key] = row
     held_out = store.jobs.checkpoint(job.id, held_out_name(device)) or {}
@@ -311,7 +336,28 @@ def device_results(
             row.config_key: float(row.metrics["report_accuracy"])
             for row in store.results.bundles(job.id, device=device)
         },
+        _finetuned(store, job, verified, tuned),
     )
+
+
+def _finetuned(
+    store: Store, job: JobRow, verified: Sequence[Verified], measured: Mapping[str, MeasurementRow]
+) -> dict[str, Verified]:
+    """Config key -> its fine-tuned subnet, for those that have been evaluated and measured."""
+    evaluated = finetuned(store, job.id) if measured else {}
+    found = {}
+    for one in verified:
+        key = one.config.key
+        if key in evaluated and key in measured:
+            found[key] = replace(
+                one,
+                accuracy=evaluated[key].accuracy,
+                loss=evaluated[key].loss,
+                measurement=Measurement.from_json(measured[key].measurement),
+                purpose=Purpose.FINETUNED,
+                measured_at=measured[key].created,
+            )
+    return found
 
 
 _PREDICTIONS = (

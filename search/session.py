@@ -11,6 +11,7 @@ from compilers.errors import DeviceError
 from search.artifacts import ArtifactStore
 from search.errors import SearchError
 from search.execution import Executor
+from search.home import supernet_folder
 from search.host_lock import HostLock, announce
 from search.job import JobSettings
 from search.models import JobRow
@@ -20,7 +21,6 @@ from search.results import job_space
 from search.store import Store
 from search.verification import Verifier
 from spaces import DeviceCapabilities, SearchSpace
-from spaces.files import sha256_file
 from supernet import load_data
 
 RESOURCES = "resources"
@@ -28,11 +28,7 @@ RESOURCES = "resources"
 
 def supernet_key(settings: JobSettings, space: SearchSpace) -> str:
     """16 hexadecimal digits of everything that decides the trained weights."""
-    data = settings.data.model_dump(mode="json")
-    if settings.data.path is not None:
-        # A file may change under the same name.
-        data["path"] = sha256_file(settings.data.path)
-    return settings.supernet.key(space.key, data)
+    return settings.supernet.key(space.key, settings.data.identity())
 
 
 class JobSession:
@@ -69,10 +65,11 @@ class JobSession:
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
         }
         self.data = load_data(self.settings.data)
-        self.supernet_folder = home / "supernets" / str(job.spec["supernet_key"])
+        self.supernet_folder = supernet_folder(home, str(job.spec["supernet_key"]))
         if supernet_key(self.settings, self.space) != job.spec["supernet_key"]:
             raise SearchError(
-                f"the data of job {job.id} ({self.settings.data.path}) has changed since the job "
+                f"the data of job {job.id} ({self.settings.data.path or self.settings.data.name}) "
+                "has changed since the job "
                 "was started; restore it, or start a new job"
             )
         self.lock = HostLock()
@@ -83,7 +80,7 @@ class JobSession:
             # A replay asks no device, so it may happen on another host.
             names = () if replayed(self.job) else self.job.spec["devices"]
             devices = {name: self._device(name, stack) for name in names}
-            executor = stack.enter_context(Executor(self.settings.resources))
+            self.executor = stack.enter_context(Executor(self.settings.resources))
             self._stack = stack.pop_all()
         self.verifier = Verifier(
             job_id=self.job.id,
@@ -94,7 +91,7 @@ class JobSession:
             devices=devices,
             store=self.store,
             artifacts=self.artifacts,
-            executor=executor,
+            executor=self.executor,
             lock=self.lock,
             progress=self.progress,
             waiting=self.waiting,

@@ -27,7 +27,8 @@ class NamedSpace:
     base: str | None = None
 
     def to_json(self, choices: bool = False) -> dict[str, Any]:
-        """JSON-ready fields, with the choices of every dimension if wanted."""
+        """JSON-ready fields, with the family's settings and the choices of every dimension if
+        wanted."""
         data: dict[str, Any] = {
             "name": self.name,
             "device": self.device,
@@ -38,6 +39,7 @@ class NamedSpace:
             "log10_size": self.space.log10_size,
         }
         if choices:
+            data["settings"] = self.space.family.to_json()
             data["choices"] = {d.name: list(d.choices) for d in self.space.dimensions}
         return data
 

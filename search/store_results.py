@@ -29,6 +29,12 @@ class ResultRecords:
         with self._sessions.reading() as session:
             return session.get(SupernetRow, key)
 
+    def supernets(self) -> Sequence[SupernetRow]:
+        """All trained supernets, oldest first."""
+        statement = select(SupernetRow).order_by(SupernetRow.created, SupernetRow.key)
+        with self._sessions.reading() as session:
+            return session.scalars(statement).all()
+
     def record_evaluation(
         self,
         job_id: str,

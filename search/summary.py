@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.models import JobRow
-from search.results import FrontMember, front, job_devices, job_failures
+from search.results import FrontMember, front, job_devices, job_failures, job_space_name
 from search.store import Store
 
 
@@ -103,7 +103,7 @@ def _summary(store: Store, job: JobRow) -> JobSummary:
         id=job.id,
         name=job.name,
         state=store.jobs.state(job.id).value,
-        space=str(job.spec["settings"]["space"]),
+        space=job_space_name(job),
         seed=job.seed,
         devices=job_devices(job),
         created=job.created,

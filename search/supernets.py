@@ -5,27 +5,39 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from search.artifacts import ArtifactStore
+from search.distributed_training import WorkerGroup, train_on_workers
+from search.interrupts import interruptible
 from search.progress import Progress
-from search.session import JobSession
-from supernet import CheckpointError, load_supernet, train_supernet
+from search.supernet_view import description
+from search.supernet_work import SupernetWork
+from supernet import (
+    CheckpointError,
+    Supernet,
+    TrainingStoppedError,
+    load_supernet,
+    train_supernet,
+)
 from supernet.store import SUPERNET_FOLDER
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.5
 
 
-def ensure_supernet(session: JobSession) -> None:
-    """Make the job's trained supernet lie in its folder, undamaged.
+def ensure_supernet(session: SupernetWork) -> None:
+    """Make the trained supernet of a job lie in its folder, undamaged.
 
     Trains it, goes on training it from its last checkpoint, or takes the one that an earlier job
     with the same space, data and options left. One process at a time works on a supernet.
 
     Raises:
         CheckpointError: Every checkpoint of an interrupted training is damaged.
+        ExecutionError: The training workers of the job's resources cannot be had, or failed.
+        KeyboardInterrupt: Ctrl-C; the training has left a checkpoint.
         ArtifactError: A stored supernet is missing or damaged.
     """
     folder = session.supernet_folder
@@ -33,39 +45,66 @@ def ensure_supernet(session: JobSession) -> None:
     with _alone(folder.with_suffix(".lock"), session.progress):
         row = session.store.results.supernet(folder.name)
         if row is not None:
-            _restore(session, row.artifact)
+            restore_supernet(session.artifacts, folder, row.artifact)
         else:
             _train(session)
 
 
-def _restore(session: JobSession, artifact: str) -> None:
-    folder = session.supernet_folder
+def restore_supernet(artifacts: ArtifactStore, folder: Path, artifact: str) -> Supernet:
+    """The trained supernet, from its folder, or from its stored copy where that is damaged.
+
+    Raises:
+        ArtifactError: The stored copy is missing or damaged, too.
+    """
     if (folder / SUPERNET_FOLDER).exists():
         try:
-            load_supernet(folder)
+            return load_supernet(folder)
         except CheckpointError as error:
             _log.warning("%s; taking the stored copy", error)
-        else:
-            return
-    session.artifacts.get_folder(artifact, folder / SUPERNET_FOLDER)
-    load_supernet(folder)
+    artifacts.get_folder(artifact, folder / SUPERNET_FOLDER)
+    return load_supernet(folder)
 
 
-def _train(session: JobSession) -> None:
-    import torch
-
+def _train(session: SupernetWork) -> None:
     folder = session.supernet_folder
-    torch.set_num_threads(session.settings.resources.training_threads)
-    train_supernet(
-        session.space,
-        session.settings.supernet,
-        session.data,
-        folder,
-        lambda phase, done, total: session.progress(f"train: {phase}", done, total),
-    )
+    with interruptible() as stop:
+        try:
+            _train_anywhere(session, folder, stop)
+        except TrainingStoppedError as stopped:
+            raise KeyboardInterrupt(str(stopped)) from None
     reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
-    metrics = {"train_images": len(session.data.train)}
-    session.store.results.record_supernet(folder.name, reference, metrics)
+    session.store.results.record_supernet(folder.name, reference, description(session))
+
+
+def _train_anywhere(session: SupernetWork, folder: Path, stop: Callable[[], bool]) -> None:
+    """In this process, or on Ray where more than one worker or a GPU is wanted."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        session.progress(f"train: {phase}", done, total)
+
+    settings, resources = session.settings, session.settings.resources
+    if resources.training_workers == 1 and resources.training_device == "cpu":
+        import torch
+
+        torch.set_num_threads(resources.training_threads)
+        train_supernet(session.space, settings.supernet, session.data, folder, report, stop=stop)
+        return
+    group = WorkerGroup(
+        resources.training_workers,
+        resources.training_threads,
+        resources.training_device,
+        resources.retries,
+    )
+    train_on_workers(
+        session.executor,
+        session.space,
+        settings.supernet,
+        settings.data,
+        folder,
+        group,
+        report,
+        stop,
+    )
 
 
 @contextmanager

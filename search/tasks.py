@@ -1,4 +1,4 @@
-"""What runs in Ray workers: evaluating a subnet's accuracy and building its binary.
+"""What runs in Ray workers: evaluating a subnet's accuracy, training it on, building its binary.
 
 Module-level functions of plain arguments. Each worker process keeps the supernet, the data and
 the devices' compiler children that it has used.
@@ -17,7 +17,7 @@ from compilers.devices import Device, make_device, parse_device
 from spaces.files import atomic_directory
 
 if TYPE_CHECKING:
-    from supernet import DataSplits, Supernet
+    from supernet import DataSplits, Subnet, Supernet
 
 # Images of the selection split on which a binary is compared with its module.
 CHECK_IMAGES = 8
@@ -40,6 +40,19 @@ class EvaluationTask:
     config: dict[str, Any]
     subnet: str
     split: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneTask(EvaluationTask):
+    """Likewise, after training the subnet on.
+
+    Attributes:
+        settings: `FinetuneConfig` as JSON.
+        augmentation: `Augmentation` of the training images as JSON.
+    """
+
+    settings: str
+    augmentation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,40 @@ def evaluate_subnet(task: EvaluationTask) -> EvaluationResult:
     Raises:
         DataError: No such split.
     """
-    from supernet import evaluate_module, prepare, save_subnet
+    from supernet import prepare
 
     start = time.monotonic()
     supernet, data = _supernet(task.supernet), _data(task.data)
-    chosen = data.split(task.split)
     subnet = prepare(supernet, supernet.space.config(task.config), data)
+    return _evaluated(subnet, task, data, start)
+
+
+def finetune_subnet(task: FinetuneTask) -> EvaluationResult:
+    """Fine-tune a copy, extract, evaluate on the task's split, and write the subnet.
+
+    Raises:
+        DataError: No such split.
+    """
+    from supernet import Augmentation, FinetuneConfig, finetune
+
+    start = time.monotonic()
+    supernet, data = _supernet(task.supernet), _data(task.data)
+    subnet = finetune(
+        supernet,
+        supernet.space.config(task.config),
+        data,
+        FinetuneConfig.model_validate_json(task.settings),
+        Augmentation.model_validate_json(task.augmentation),
+    )
+    return _evaluated(subnet, task, data, start)
+
+
+def _evaluated(
+    subnet: Subnet, task: EvaluationTask, data: DataSplits, start: float
+) -> EvaluationResult:
+    from supernet import evaluate_module, save_subnet
+
+    chosen = data.split(task.split)
     found = evaluate_module(subnet, chosen.images, chosen.labels)
     with atomic_directory(task.subnet) as folder:
         save_subnet(subnet, folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from compilers.built import Build
 from compilers.devices import Device
@@ -72,6 +72,9 @@ class Verifier:
     waiting: OnWait
     check: Callable[[], None] = lambda: None
 
+    # What reports call an evaluation that failed.
+    action: ClassVar[str] = "evaluate"
+
     def evaluate(self, configs: Sequence[Config], label: str) -> None:
         """Evaluate the accuracy of every config that has no evaluation yet.
 
@@ -80,7 +83,7 @@ class Verifier:
         Raises:
             VerificationError: Everything failed.
         """
-        known = {row.config_key for row in self.store.results.evaluations(self.job_id)}
+        known = self.evaluated()
         wanted = [c for c in _distinct(configs) if c.key not in known]
         tasks = [self._evaluation_task(config) for config in wanted]
         done = 0
@@ -90,21 +93,9 @@ class Verifier:
             self.check()
             config, value = wanted[result.index], result.value
             if value is None:
-                self._failed("evaluate", config, result.failure)
+                self._failed(self.action, config, result.failure)
             else:
-                total = cost(self.space.layer_specs(config))
-                self.store.results.record_evaluation(
-                    self.job_id,
-                    config.key,
-                    config.to_json(),
-                    accuracy=value.accuracy,
-                    loss=value.loss,
-                    count=value.count,
-                    split=result.item.split,
-                    costs={"macs": total.macs, "params": total.params, "bytes": total.bytes},
-                    seconds=value.seconds,
-                    artifact=self.artifacts.put_folder(self.subnet_folder(config)),
-                )
+                self._record(config, result.item, value)
             done += 1
             self.progress(f"{label}: accuracy", done, len(wanted))
 
@@ -113,9 +104,7 @@ class Verifier:
         self.progress(f"{label}: accuracy", 0, len(wanted))
         with self._busy("accuracy evaluation"):
             retries = self.settings.resources.retries
-            found = self.executor.run_tasks(
-                evaluate_subnet, tasks, retries=retries, on_result=store
-            )
+            found = self.executor.run_tasks(self._work(), tasks, retries=retries, on_result=store)
         _refuse_total_failure("evaluation", _failures(found), len(found), bool(known))
 
     def build(self, device: str, configs: Sequence[Config], label: str) -> dict[str, Build]:
@@ -124,10 +113,10 @@ class Verifier:
         Raises:
             VerificationError: Nothing at all could be built.
         """
-        rows = {row.config_key: row for row in self.store.results.evaluations(self.job_id)}
-        evaluated = [c for c in _distinct(configs) if c.key in rows]
+        artifacts = self.evaluated()
+        evaluated = [c for c in _distinct(configs) if c.key in artifacts]
         for config in evaluated:
-            artifact = rows[config.key].artifact
+            artifact = artifacts[config.key]
             if artifact is not None and not self.subnet_folder(config).exists():
                 self.artifacts.get_folder(artifact, self.subnet_folder(config))
         wanted = [c for c in evaluated if self._existing_build(device, c) is None]
@@ -244,6 +233,11 @@ class Verifier:
                 break
         return min(sessions, key=_unsteadiness)
 
+    def evaluated(self) -> dict[str, str | None]:
+        """Config key -> reference of the extracted subnet, for every config evaluated so far."""
+        rows = self.store.results.evaluations(self.job_id)
+        return {row.config_key: row.artifact for row in rows}
+
     def subnet_folder(self, config: Config) -> Path:
         """Where the extracted subnet of a config lies."""
         return self.folder / "subnets" / config.key
@@ -259,6 +253,10 @@ class Verifier:
         except BuildError:
             return None
 
+    def _work(self) -> Callable[[Any], EvaluationResult]:
+        """What a worker does for an evaluation."""
+        return evaluate_subnet
+
     def _evaluation_task(self, config: Config) -> EvaluationTask:
         return EvaluationTask(
             supernet=str(self.supernet),
@@ -266,6 +264,21 @@ class Verifier:
             config=config.to_json(),
             subnet=str(self.subnet_folder(config)),
             split=SPLIT,
+        )
+
+    def _record(self, config: Config, task: EvaluationTask, found: EvaluationResult) -> None:
+        total = cost(self.space.layer_specs(config))
+        self.store.results.record_evaluation(
+            self.job_id,
+            config.key,
+            config.to_json(),
+            accuracy=found.accuracy,
+            loss=found.loss,
+            count=found.count,
+            split=task.split,
+            costs={"macs": total.macs, "params": total.params, "bytes": total.bytes},
+            seconds=found.seconds,
+            artifact=self.artifacts.put_folder(self.subnet_folder(config)),
         )
 
     def _busy(self, purpose: str) -> AbstractContextManager[None]:

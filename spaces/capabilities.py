@@ -11,6 +11,7 @@ from spaces.layer_spec import Operator
 from spaces.quant_scheme import (
     ACTIVATION_SYMMETRY,
     FLOAT_BITS,
+    FP32,
     PRECISIONS,
     WEIGHT_GRANULARITY,
     WEIGHT_SYMMETRY,
@@ -22,7 +23,8 @@ PROBED = frozenset(
     (operator, name)
     for operator in Operator
     for name, found in PRECISIONS.items()
-    if not found.weight_only or operator is Operator.LINEAR
+    if (not found.weight_only or operator is Operator.LINEAR)
+    and (found == FP32 or operator is not Operator.ATTENTION)
 )
 """What a probe asks for: every operator in every precision that its layers can have."""
 

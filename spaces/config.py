@@ -25,19 +25,18 @@ class Config(Mapping[str, Choice]):
     and in its restrictions. Made by `SearchSpace.config` and `SearchSpace.from_indices`.
     """
 
-    __slots__ = ("_indices", "_key", "space")
+    __slots__ = ("_indices", "_key", "_values", "space")
 
     def __init__(self, space: SearchSpace, indices: NDArray[np.int16]) -> None:
         self.space = space
         self._indices = indices
         self._indices.setflags(write=False)
-        active = {
-            name: dimension.choices[index]
-            for name, dimension, index, on in zip(
-                space.names, space.dimensions, indices, space.active(indices[None])[0], strict=True
-            )
-            if on
+        self._values: dict[str, Choice] = {
+            dimension.name: dimension.choices[index]
+            for dimension, index in zip(space.dimensions, indices, strict=True)
         }
+        present = zip(self._values.items(), space.active(indices[None])[0], strict=True)
+        active = dict(item for item, on in present if on)
         text = json.dumps(active, sort_keys=True, separators=(",", ":"))
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -52,10 +51,7 @@ class Config(Mapping[str, Choice]):
         return self._key
 
     def __getitem__(self, name: str) -> Choice:
-        # Not `space.position`: composing its message takes longer than all else that `get` and `in`
-        # do, and a mapping is asked for absent names all the time.
-        position = self.space.positions[name]
-        return self.space.dimensions[position].choices[int(self._indices[position])]
+        return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.space.names)

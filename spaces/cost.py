@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import QuantScheme, Symmetry
+from spaces.layer_spec import POOLING, LayerSpec, Operator
+from spaces.quant_scheme import FLOAT_BITS, QuantScheme, Symmetry
 
 DTYPE_BYTES = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
 
@@ -45,7 +45,8 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     groups have scales of their own, `scale` is float32 [O, groups of inputs] and `bias` float32, in
     a weight-only layer as well. Asymmetric weights have a `weight_zero_point`, int8 of the shape of
     `scale`. A layer that quantises its input stores `input_scale` and `input_zero_point`, whatever
-    its bits. Squeeze-and-excite stores its two linear layers `reduce` and `expand` in float32.
+    its bits. Squeeze-and-excite stores its two linear layers `reduce` and `expand` in float32,
+    attention the depthwise convolution of its values and its position biases [heads, |dy|, |dx|].
 
     Integer weights of 8 bits are stored as int8. Narrower ones are packed into bytes, the whole
     tensor in one row: element i, in two's complement, is the bits `i * bits` to
@@ -59,7 +60,10 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
         layout[f"{site}.reduce.bias"] = ("float32", (hidden,))
         layout[f"{site}.expand.weight"] = ("float32", (out, hidden))
         layout[f"{site}.expand.bias"] = ("float32", (out,))
-    elif spec.operator is not Operator.GLOBAL_POOL:
+    elif spec.operator is Operator.ATTENTION:
+        layout |= tensor_layout(spec.value_convolution)
+        layout[f"{site}.position.bias"] = ("float32", (spec.heads, spec.in_size, spec.in_size))
+    elif spec.operator not in POOLING:
         scheme = spec.precision.weight
         layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
         in_steps = spec.precision.integer and scheme is not None and scheme.group_size is None
@@ -92,16 +96,30 @@ def _scale_shape(shape: tuple[int, ...], scheme: QuantScheme) -> tuple[int, ...]
 
 
 def layer_cost(spec: LayerSpec) -> Cost:
-    """The cost of one layer. Pooling and activations count no multiply-accumulates."""
+    """The cost of one layer. Pooling, softmax and activations count no multiply-accumulates."""
     layout = tensor_layout(spec)
     size = sum(DTYPE_BYTES[dtype] * prod(shape) for dtype, shape in layout.values())
     weights = prod(spec.weight_shape)
-    if spec.operator is Operator.SQUEEZE_EXCITE:
-        weights = (spec.in_channels + spec.out_channels) * spec.hidden_channels
-    biases = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("bias"))
     # Each weight is used once per output pixel; both matrices of squeeze-and-excite once.
     positions = 1 if spec.operator is Operator.SQUEEZE_EXCITE else spec.out_size**2
-    return Cost(macs=weights * positions, params=weights + biases, bytes=size)
+    products = 0
+    if spec.operator is Operator.SQUEEZE_EXCITE:
+        weights = (spec.in_channels + spec.out_channels) * spec.hidden_channels
+    elif spec.operator is Operator.ATTENTION:
+        weights = prod(spec.value_convolution.weight_shape)
+        # Scores, and their sums of values, of every pair of pixels.
+        products = spec.heads * sum(spec.head_channels) * positions**2
+    biases = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("bias"))
+    return Cost(macs=weights * positions + products, params=weights + biases, bytes=size)
+
+
+def bit_operations(spec: LayerSpec) -> int:
+    """Multiply-accumulates times the bits of weight and input (Wang et al. 2019, "HAQ"); float32
+    counts as 32 bits."""
+    weight, activation = spec.precision.weight, spec.precision.activation
+    weight_bits = weight.bits if weight else FLOAT_BITS
+    activation_bits = activation.bits if activation else FLOAT_BITS
+    return layer_cost(spec).macs * weight_bits * activation_bits
 
 
 def cost(specs: Iterable[LayerSpec]) -> Cost:

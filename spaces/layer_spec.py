@@ -16,8 +16,18 @@ class Operator(StrEnum):
     CONV = "conv"
     DEPTHWISE_CONV = "depthwise_conv"
     SQUEEZE_EXCITE = "squeeze_excite"
+    MAX_POOL = "max_pool"
     GLOBAL_POOL = "global_pool"
     LINEAR = "linear"
+    ATTENTION = "attention"
+    """Multi-head self-attention over the pixels of a map, behind the convolution that writes
+    queries, keys and values: their channels side by side in this order, and in each the heads side
+    by side. The values pass a depthwise convolution first; scores have a learned bias for every
+    head and distance |dy|, |dx| (as in LeViT, Graham et al. 2021)."""
+
+
+POOLING = frozenset({Operator.MAX_POOL, Operator.GLOBAL_POOL})
+"""Operators without weights."""
 
 
 class Activation(StrEnum):
@@ -47,8 +57,16 @@ class LayerSpec:
         groups: Number of channel groups.
         activation: Applied to the output, before a residual is added.
         precision: Schemes of the weight and of the layer's *input*.
-        residual: Whether the input of the layer's block is added to the output.
+        residual: Whether the shortcut of the layer's block is added to the output: the block's
+            input, or what its `shortcut` layer made of it.
         hidden_channels: Width of a squeeze-and-excite bottleneck, else 0.
+        heads: Attention heads that share the output channels of the layer that writes queries,
+            keys and values, the channels of attention, and the input channels of the layer behind
+            it; else 0.
+        shortcut: Whether the layer is the projection of its block's shortcut: the block's first
+            layer, behind which the next one reads the block's input too. Where both quantise it
+            under one scheme they do so with the same scale and zero point.
+        residual_activation: Applied after the residual is added.
     """
 
     site: str
@@ -64,6 +82,14 @@ class LayerSpec:
     precision: LayerPrecision = FP32
     residual: bool = False
     hidden_channels: int = 0
+    heads: int = 0
+    shortcut: bool = False
+    residual_activation: Activation = Activation.NONE
+
+    @property
+    def block(self) -> str:
+        """The block that the layer belongs to; empty for layers outside blocks."""
+        return self.site.rpartition(".")[0]
 
     @property
     def padding(self) -> int:
@@ -73,10 +99,31 @@ class LayerSpec:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight is."""
-        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.GLOBAL_POOL):
+        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.ATTENTION, *POOLING):
             return (0,)
         shape = (self.out_channels, self.in_channels // self.groups)
         return shape if self.operator is Operator.LINEAR else (*shape, self.kernel, self.kernel)
+
+    @property
+    def head_channels(self) -> tuple[int, int]:
+        """Channels of one head of attention: (of a query or key, of a value)."""
+        value = self.out_channels // self.heads
+        return (self.in_channels // self.heads - value) // 2, value
+
+    @property
+    def value_convolution(self) -> LayerSpec:
+        """The depthwise convolution of attention's values, as a layer."""
+        channels = self.out_channels
+        return LayerSpec(
+            f"{self.site}.depthwise",
+            Operator.DEPTHWISE_CONV,
+            channels,
+            channels,
+            self.in_size,
+            self.out_size,
+            self.kernel,
+            groups=channels,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal spec."""
@@ -94,6 +141,9 @@ class LayerSpec:
             "precision": self.precision.to_json(),
             "residual": self.residual,
             "hidden_channels": self.hidden_channels,
+            "heads": self.heads,
+            "shortcut": self.shortcut,
+            "residual_activation": str(self.residual_activation),
         }
 
     @classmethod
@@ -102,5 +152,7 @@ class LayerSpec:
         fields = dict(data)
         fields["operator"] = Operator(fields["operator"])
         fields["activation"] = Activation(fields["activation"])
+        after = fields.get("residual_activation", Activation.NONE)
+        fields["residual_activation"] = Activation(after)
         fields["precision"] = LayerPrecision.from_json(fields["precision"])
         return cls(**fields)

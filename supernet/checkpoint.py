@@ -47,7 +47,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below `folder` and remove all but the newest two; returns its path."""
     root = Path(folder)
     path = root / f"step-{checkpoint.step:08d}"
-    data = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+    data = save({name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()})
     content = {"step": checkpoint.step, "tensors": sha256_bytes(data), "state": checkpoint.state}
     header = {"sha256": _hash(content), **content}
     with atomic_directory(path) as temporary:
@@ -114,6 +114,12 @@ def load_latest(
     if problems:
         raise CheckpointError(f"no usable checkpoint in {folder}: {'; '.join(problems)}")
     return None, problems
+
+
+def checkpoint_step(folder: str | Path) -> int | None:
+    """Steps of the newest checkpoint below `folder`, which is not read; None: there is none."""
+    folders = _folders(Path(folder))
+    return int(folders[-1].name.removeprefix("step-")) if folders else None
 
 
 def _hash(content: Mapping[str, Any]) -> str:

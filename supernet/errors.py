@@ -19,3 +19,7 @@ class ForeignCheckpointError(CheckpointError):
 
 class SupernetConfigError(ConfigError):
     """A config, space or training option does not fit the supernet."""
+
+
+class TrainingStoppedError(NetcarveError):
+    """A training ended before its last step because it was asked to; it can go on."""

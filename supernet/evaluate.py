@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.config import Config
-from supernet.data import DataSplits, resize
+from supernet.data import DataSplits, Images, resize
 from supernet.extract import Subnet
 from supernet.recalibration import recalibrate
 from supernet.supernet import Supernet
@@ -33,7 +33,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate_module(module: nn.Module, images: Tensor, labels: Tensor) -> Evaluation:
+def evaluate_module(module: nn.Module, images: Images, labels: Tensor) -> Evaluation:
     """Evaluate any classifier of images.
 
     Args:
@@ -42,13 +42,17 @@ def evaluate_module(module: nn.Module, images: Tensor, labels: Tensor) -> Evalua
         images: float32 [n, c, h, w].
         labels: int64 [n].
     """
-    if isinstance(module, Subnet | Supernet):
-        images = resize(images, module.resolution)
     module.eval()
-    logits = torch.cat([module(chunk) for chunk in torch.split(images, _BATCH)])
+    logits = []
+    for start in range(0, len(labels), _BATCH):
+        chunk = images[start : start + _BATCH]
+        if isinstance(module, Subnet | Supernet):
+            chunk = resize(chunk, module.resolution)
+        logits.append(module(chunk))
+    scores = torch.cat(logits)
     return Evaluation(
-        accuracy=float((logits.argmax(1) == labels).double().mean()),
-        loss=float(F.cross_entropy(logits.double(), labels)),
+        accuracy=float((scores.argmax(1) == labels).double().mean()),
+        loss=float(F.cross_entropy(scores.double(), labels)),
         count=len(labels),
     )
 
@@ -62,12 +66,25 @@ def prepare(supernet: Supernet, config: Config, data: DataSplits) -> Subnet:
 
 
 def evaluate(
-    supernet: Supernet, config: Config, data: DataSplits, split: str = "selection"
+    supernet: Supernet,
+    config: Config,
+    data: DataSplits,
+    split: str = "selection",
+    recalibrated: bool = True,
 ) -> Evaluation:
     """Accuracy of the extracted subnet of `config`, integers and all, on one split.
+
+    Args:
+        supernet: Ends with `config` activated.
+        config: The subnet.
+        data: The split is read, and for BatchNorm the training split.
+        split: Its name.
+        recalibrated: False: with the BatchNorm statistics that the supernet happens to hold, to
+            show what recalibration is for.
 
     Raises:
         DataError: Unknown split.
     """
     chosen = data.split(split)
-    return evaluate_module(prepare(supernet, config, data), chosen.images, chosen.labels)
+    subnet = prepare(supernet, config, data) if recalibrated else supernet.extract(config)
+    return evaluate_module(subnet, chosen.images, chosen.labels)

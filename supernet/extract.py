@@ -40,7 +40,8 @@ class Subnet(nn.Module):
     def __init__(self, specs: Sequence[LayerSpec]) -> None:
         super().__init__()
         self.specs = tuple(specs)
-        self._shortcut_blocks = {_block(spec) for spec in specs if spec.residual}
+        projected = {spec.block for spec in specs if spec.shortcut}
+        self._identity_blocks = {spec.block for spec in specs if spec.residual} - projected
         for spec in specs:
             *parents, name = spec.site.split(".")
             holder: nn.Module = self
@@ -64,23 +65,20 @@ class Subnet(nn.Module):
             layer = self.get_submodule(spec.site)
             assert isinstance(layer, InputQuantizer)
             quantized = spec.precision.activation is not None
-            if quantized:
-                x = layer.quantize(x)
-            block = _block(spec)
-            if block != previous and block in self._shortcut_blocks:
-                shortcut = layer.dequantize(x) if quantized else x
-            previous = block
+            read = layer.quantize(x) if quantized else x
+            if spec.block != previous and spec.block in self._identity_blocks:
+                shortcut = layer.dequantize(read) if quantized else x
+            previous = spec.block
             if quantized and not isinstance(layer, IntegerConv2d | IntegerLinear):
-                x = layer.dequantize(x)
-            x = apply_activation(layer(x), spec.activation)
+                read = layer.dequantize(read)
+            out = apply_activation(layer(read), spec.activation)
+            if spec.shortcut:
+                shortcut = out
+                continue
+            x = out
             if spec.residual:
-                x = x + shortcut
+                x = apply_activation(x + shortcut, spec.residual_activation)
         return x
-
-
-def _block(spec: LayerSpec) -> str:
-    """The block that a layer belongs to; empty for layers outside blocks."""
-    return spec.site.rpartition(".")[0]
 
 
 def subnet_from_tensors(specs: Sequence[LayerSpec], tensors: Mapping[str, Tensor]) -> Subnet:

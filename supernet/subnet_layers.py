@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from spaces.cost import tensor_layout
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import QuantScheme
+from spaces.quant_scheme import FP32, QuantScheme
 from supernet import grouped_ops, integer_ops
+from supernet.attention import attend, position_bias
 
 
 class InputQuantizer(nn.Module):
@@ -142,6 +143,18 @@ class SqueezeExcite(InputQuantizer):
         return x * F.hardsigmoid(self.expand(hidden))[:, :, None, None]
 
 
+class MaxPool(InputQuantizer):
+    """Maximum over a window."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = spec.kernel, spec.stride, spec.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> [N, C, H', W']."""
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+
+
 class GlobalPool(InputQuantizer):
     """Mean over the map."""
 
@@ -150,12 +163,48 @@ class GlobalPool(InputQuantizer):
         return x.mean((2, 3))
 
 
+class PositionBias(nn.Module):
+    """Biases of attention by distance, [heads, R, R]."""
+
+    def __init__(self, heads: int, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(heads, size, size), requires_grad=False)
+
+    def forward(self) -> Tensor:
+        """float32 [heads, R * R, R * R]."""
+        return position_bias(self.bias)
+
+
+class Attention(InputQuantizer):
+    """Multi-head attention over the pixels of a map, in float32; see `Operator.ATTENTION`."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        self.heads, self.values = spec.heads, spec.out_channels
+        self.queries = (spec.in_channels - spec.out_channels) // 2
+        window = (spec.kernel, 1, spec.padding)
+        self.depthwise = nn.Conv2d(self.values, self.values, *window, groups=self.values)
+        self.position = PositionBias(spec.heads, spec.in_size)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, queries, keys and values, R, R] -> [N, values, R, R]."""
+        n, _, height, width = x.shape
+        q, k, v = torch.split(x, [self.queries, self.queries, self.values], dim=1)
+        q, k, v = (
+            part.reshape(n, self.heads, -1, height * width).transpose(2, 3)  # [N, heads, T, d]
+            for part in (q, k, self.depthwise(v))
+        )
+        out = attend(q, k, v, self.position())
+        return out.transpose(2, 3).reshape(n, self.values, height, width)
+
+
 def build_layer(spec: LayerSpec) -> InputQuantizer:
-    """The module that executes `spec`, with zero weights.
+    """The module that executes `spec`, with zero weights where it has no others.
 
     Raises:
         ValueError: Integer weights on a float32 input where nothing executes them: a linear layer
-            may have them, with one scale per group of inputs.
+            may have them, with one scale per group of inputs. Or attention that is not in float32.
     """
     integer, weight_only = spec.precision.integer, spec.precision.weight_only
     grouped = spec.precision.weight is not None and spec.precision.weight.group_size is not None
@@ -164,6 +213,8 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
             f"{spec.site}: {spec.operator} in {spec.precision.name}: integer weights need a "
             "quantised input, or a linear layer and one scale per group of inputs"
         )
+    if spec.operator is Operator.ATTENTION and spec.precision != FP32:
+        raise ValueError(f"{spec.site}: attention in {spec.precision.name}; allowed: fp32")
     layer: InputQuantizer
     match spec.operator:
         case Operator.CONV | Operator.DEPTHWISE_CONV:
@@ -175,8 +226,12 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
                 layer = IntegerLinear(spec) if integer else FloatLinear(spec)
         case Operator.SQUEEZE_EXCITE:
             layer = SqueezeExcite(spec)
+        case Operator.MAX_POOL:
+            layer = MaxPool(spec)
         case Operator.GLOBAL_POOL:
             layer = GlobalPool()
+        case Operator.ATTENTION:
+            layer = Attention(spec)
     if spec.precision.activation is not None:
         layer.register_input(spec.precision.activation)
     return layer

@@ -16,6 +16,7 @@ from spaces.dimension import Choice, DimensionKind
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import QuantScheme
 from spaces.space import SearchSpace
+from supernet.distributed import SingleWorld, World
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
@@ -127,6 +128,21 @@ class Supernet(nn.Module):
     def norms(self) -> Iterator[ElasticBatchNorm2d]:
         """All normalisation layers."""
         return (m for m in self.modules() if isinstance(m, ElasticBatchNorm2d))
+
+    @contextmanager
+    def shared_batches(self, world: World) -> Iterator[None]:
+        """Within it, what each worker of `world` passes in training mode is a part of one batch:
+        BatchNorm's statistics are those of the whole."""
+        if world.size == 1:
+            yield
+            return
+        for norm in self.norms():
+            norm.world = world
+        try:
+            yield
+        finally:
+            for norm in self.norms():
+                norm.world = SingleWorld()
 
     @contextmanager
     def _observing(self) -> Iterator[None]:

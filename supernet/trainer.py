@@ -1,32 +1,40 @@
 """Training of a supernet: resumable, deterministic in (seed, step), safe to kill at any time.
 
 Phases: warm-up of the largest network in float32; importance order of the channels; calibration of
-the quantisers; the sandwich rule with in-place distillation and random precisions.
+the quantisers; then configs, drawn by a config sampler, whose losses an objective says and whose
+gradients an update rule applies.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spaces.config import Config
-from spaces.files import sha256_bytes
 from spaces.space import SearchSpace
+from supernet.batches import Batches
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
 from supernet.config import SupernetConfig
-from supernet.data import DataSplits, ImageSet, augment, resize
-from supernet.errors import CheckpointError, ForeignCheckpointError, SupernetConfigError
+from supernet.conflicts import check_choices
+from supernet.data import DataSplits, resize
+from supernet.descent import Descent
+from supernet.distributed import SingleWorld, World
+from supernet.errors import (
+    CheckpointError,
+    ForeignCheckpointError,
+    SupernetConfigError,
+    TrainingStoppedError,
+)
 from supernet.families import build_supernet
+from supernet.hessian import layer_eigenvalues
 from supernet.importance import reorder_channels
-from supernet.objective import cross_entropy, distillation
 from supernet.recalibration import recalibrate
-from supernet.sampler import ConfigSampler, Draw, Role, SandwichSampler
+from supernet.samplers import SAMPLERS, ConfigSampler, Draw, SandwichSampler
+from supernet.schedule import Horizon, Rates, ramped_cosine
 from supernet.store import save_supernet
 from supernet.supernet import Supernet
 
@@ -34,10 +42,8 @@ Progress = Callable[[str, int, int], None]
 
 _CALIBRATION_IMAGES = 256
 _CALIBRATION_CONFIGS = 4
-_RAMP_SHARE = 0.05
+_CALIBRATION_STREAM = 3
 _WARMUP_FLOOR = 0.05
-# Independent random streams; each is further keyed by seed and step or epoch.
-_ORDER_STREAM, _AUGMENTATION_STREAM, _CALIBRATION_STREAM = 1, 2, 3
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +52,8 @@ def check_training(space: SearchSpace, config: SupernetConfig, data: DataSplits)
     """Refuse options and data with which a supernet of `space` cannot be trained.
 
     Raises:
-        SupernetConfigError: The batch is larger than the training split, or the data has other
-            channels or classes than the space.
+        SupernetConfigError: The batch is larger than the training split, the data has other
+            channels or classes than the space, or options contradict one another.
     """
     if config.batch_size > len(data.train):
         raise SupernetConfigError(
@@ -59,90 +65,107 @@ def check_training(space: SearchSpace, config: SupernetConfig, data: DataSplits)
         raise SupernetConfigError(
             f"the data has (channels, classes) {found}; space {space.name} has {wanted}"
         )
+    check_choices(space, config)
 
 
 class Trainer:
     """A training run that knows its step and can be saved and restored at any of them.
 
-    All randomness is a function of (seed, step), so a checkpoint needs no generator state and a
-    resumed run equals an uninterrupted one exactly (on as many threads).
+    All randomness is a function of (seed, step) and of what the sampler observed, so a checkpoint
+    needs no generator state and a resumed run equals an uninterrupted one exactly (on as many
+    threads). The workers of a world draw the same configs, share every batch and have the same
+    weights after every step: up to rounding those of one worker with the whole batch.
 
     Args:
         space: The search space.
         config: Training options.
         data: Only its training split is read.
+        world: The workers that share every batch; default: this process alone, on the CPU.
 
     Raises:
-        SupernetConfigError: A batch is larger than the training split, or the data's classes or
-            channels are not the space's.
+        SupernetConfigError: A batch is larger than the training split or smaller than the number
+            of workers, the classes or channels of the data or the teacher are not the space's, or
+            options contradict one another.
+        CheckpointError: The external teacher cannot be read.
     """
 
-    def __init__(self, space: SearchSpace, config: SupernetConfig, data: DataSplits) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: SupernetConfig,
+        data: DataSplits,
+        world: World | None = None,
+    ) -> None:
         check_training(space, config, data)
-        self.space, self.config, self.train = space, config, data.train
-        self.sampler: ConfigSampler = SandwichSampler(space, config.random_configs, config.seed)
+        self.space, self.config, self.world = space, config, world or SingleWorld()
+        if config.batch_size < self.world.size:
+            raise SupernetConfigError(
+                f"batch_size {config.batch_size} is smaller than the number of workers, "
+                f"{self.world.size}; every worker needs an image"
+            )
+        largest = int(space.max_config()["resolution"])
+        self.batches = Batches(data.train, config, largest, self.world)
+        epoch = self.batches.per_epoch
+        self.warmup_steps = config.warmup_epochs * epoch
+        self.total_steps = self.warmup_steps + config.epochs * epoch
+        self.horizon = Horizon(self.warmup_steps, config.epochs * epoch, epoch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.supernet = build_supernet(space)
-        self.steps_per_epoch = len(data.train) // config.batch_size
-        self.warmup_steps = config.warmup_epochs * self.steps_per_epoch
-        self.total_steps = self.warmup_steps + config.epochs * self.steps_per_epoch
+            self.supernet = build_supernet(space, config.quantizer).to(self.world.device)
+        self.warmup_sampler = SandwichSampler(space, config.random_configs, config.seed)
+        self.sampler: ConfigSampler = SAMPLERS.get(config.sampler.name)(
+            space, config.random_configs, config.seed, config.sampler, self.horizon
+        )
+        self.descent = Descent(self.supernet, config, self.world)
         self.step = 0
         self.sandwich_started = False
-        self.optimizer = self._optimizer()
 
     # -- one step -------------------------------------------------------------------------------
 
     def train_step(self) -> float:
-        """Do the next step; returns the loss of the largest network."""
+        """Do the next step; returns the loss of its first config."""
         if self.step >= self.warmup_steps and not self.sandwich_started:
             self.start_sandwich()
+        if self.sandwich_started:
+            self._tell_traces(self.sampler.trace_probes(self.step))
         self.supernet.train()
-        self._set_learning_rates()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(self._batch(), self._draws())
-        self.optimizer.step()
+        images, labels = self.batches.batch(self.step)
+        if self.sandwich_started:
+            draws = self.sampler.sample(self.step)
+            progress = self.horizon.progress(self.step)
+            loss = self.descent.step(draws, images, labels, self._rates(), progress)
+            self._tell_losses(images, labels)
+        else:
+            draws = self.warmup_sampler.sample(self.step)[:1]
+            loss = self.descent.step(draws, images, labels, self._rates())
         self.step += 1
         return loss
 
-    def _draws(self) -> list[Draw]:
-        draws = self.sampler.sample(self.step)
-        return draws if self.sandwich_started else draws[:1]
+    def _tell_losses(self, images: Tensor, labels: Tensor) -> None:
+        """Tell the sampler what it wants to know of the step, after its update."""
+        losses = self.descent.losses(self.sampler.to_score(self.step), images, labels)
+        if losses:
+            self.sampler.observe(self.step, losses)
 
-    def _backward(self, batch: tuple[Tensor, Tensor], draws: list[Draw]) -> float:
-        images, labels = batch
-        teacher: Tensor | None = None
-        first = 0.0
-        for draw in draws:
-            self.supernet.activate(draw.config)
-            logits = self.supernet(resize(images, self.supernet.resolution))
-            if draw.role is Role.MAX or teacher is None:
-                loss = cross_entropy(logits, labels, self.config.label_smoothing)
-                teacher, first = logits.detach(), float(loss.detach())
-            else:
-                loss = distillation(logits, teacher)
-            torch.autograd.backward(loss)
-        return first
-
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """Images [batch, c, r, r] at the largest resolution of the space, and labels [batch]."""
-        config = self.config
-        epoch, place = divmod(self.step, self.steps_per_epoch)
-        order = np.random.default_rng((config.seed, _ORDER_STREAM, epoch)).permutation(
-            len(self.train)
-        )
-        chosen = torch.from_numpy(order[place * config.batch_size :][: config.batch_size])
-        rng = np.random.default_rng((config.seed, _AUGMENTATION_STREAM, self.step))
-        largest = int(self.space.max_config()["resolution"])
-        images = resize(self.train.images[chosen], largest)
-        return augment(images, config.augmentation, rng), self.train.labels[chosen]
+    def _tell_traces(self, probes: int) -> None:
+        """Tell the sampler how sharply the loss bends in each layer, where it wants to know."""
+        if not probes:
+            return
+        images, labels = self.batches.first(_CALIBRATION_IMAGES)
+        seed = self.config.seed + self.step
+        traces = layer_eigenvalues(self.supernet, images, labels, probes, seed)
+        self.sampler.set_traces(self.step, traces)
 
     # -- phases ---------------------------------------------------------------------------------
 
     def start_sandwich(self) -> None:
-        """Order channels by importance, calibrate the quantisers, restart the optimiser."""
+        """Order channels by importance, calibrate the quantisers, restart the optimiser; from here
+        on the sampler draws the configs.
+
+        Every worker does it all with the same images, so that all have the same quantisers.
+        """
         reorder_channels(self.supernet)
-        images = self.train.images[:_CALIBRATION_IMAGES]
+        images, _ = self.batches.first(_CALIBRATION_IMAGES)
 
         def batches() -> Iterator[tuple[Config, Tensor]]:
             for draw in self._calibration_draws():
@@ -151,7 +174,7 @@ class Trainer:
 
         self.supernet.calibrate(batches())
         # The reordered weights no longer match the warm-up's moments.
-        self.optimizer = self._optimizer()
+        self.descent.update.reset()
         self.sandwich_started = True
 
     def _calibration_draws(self) -> list[Draw]:
@@ -160,41 +183,20 @@ class Trainer:
         )
         return sampler.sample(0)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        weights = self.supernet.weight_parameters()
-        groups = [
-            {"params": [p for p in weights if p.dim() > 1], "role": "weights"},
-            {"params": [p for p in weights if p.dim() <= 1], "role": "weights"},
-            {"params": self.supernet.quantizer_parameters(), "role": "quantizers"},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.0, fused=True)
-        optimizer.param_groups[0]["weight_decay"] = self.config.weight_decay
-        return optimizer
-
-    def _set_learning_rates(self) -> None:
+    def _rates(self) -> Rates:
         config = self.config
-        if self.sandwich_started:
-            factor = _schedule(
-                self.step - self.warmup_steps, self.total_steps - self.warmup_steps, 0.0
-            )
-            rates = {
-                "weights": config.learning_rate * factor,
-                "quantizers": config.quantizer_learning_rate * factor,
-            }
-        else:
-            factor = _schedule(self.step, self.warmup_steps, _WARMUP_FLOOR)
-            rates = {"weights": config.warmup_learning_rate * factor, "quantizers": 0.0}
-        for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["role"]]
+        if not self.sandwich_started:
+            factor = ramped_cosine(self.step, self.warmup_steps, _WARMUP_FLOOR)
+            return Rates(config.warmup_learning_rate * factor, 0.0)
+        factor = ramped_cosine(self.step - self.warmup_steps, self.horizon.steps, 0.0)
+        return Rates(config.learning_rate * factor, config.quantizer_learning_rate * factor)
 
     # -- saving ---------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on from the present step."""
         tensors = {f"supernet.{n}": t for n, t in self.supernet.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                tensors[f"optimizer.{index}.{name}"] = value
+        tensors |= {f"optimizer.{n}": t for n, t in self.descent.update.tensors().items()}
         state = {
             "identity": self._identity(),
             "sandwich_started": self.sandwich_started,
@@ -224,34 +226,19 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         started = bool(checkpoint.state["sandwich_started"])
         self.sampler.load_state(checkpoint.state["sampler"])
-        weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {"supernet": {}, "optimizer": {}}
         for name, tensor in checkpoint.tensors.items():
             kind, _, rest = name.partition(".")
-            if kind == "supernet":
-                weights[rest] = tensor
-            else:
-                index, _, field = rest.partition(".")
-                moments.setdefault(int(index), {})[field] = tensor
-        self.supernet.load_state_dict(weights)
-        self.optimizer = self._optimizer()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, fields in moments.items():
-            # AdamW itself would only fail at its next step.
-            wrong = {
-                n for n in ("exp_avg", "exp_avg_sq") if fields[n].shape != parameters[number].shape
-            }
-            if wrong:
-                raise ValueError(f"optimizer.{number} has another shape: {sorted(wrong)}")
-        fresh = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
+            parts[kind][rest] = tensor
+        self.supernet.load_state_dict(parts["supernet"])
+        self.descent.update.load_tensors(parts["optimizer"])
         self.step, self.sandwich_started = checkpoint.step, started
 
     def _identity(self) -> dict[str, object]:
         return {
             "space": self.space.key,
-            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "train": _fingerprint(self.train),
+            "config": self.config.decisive(),
+            "train": self.batches.images.fingerprint,
         }
 
 
@@ -261,59 +248,75 @@ def train_supernet(
     data: DataSplits,
     folder: str | Path,
     progress: Progress | None = None,
+    world: World | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Supernet:
     """Train a supernet, or go on from the newest checkpoint in `folder`.
 
     May be killed at any time: the same call then loses at most `config.checkpoint_every` steps
     and ends in the same weights. A newest checkpoint that is damaged or unusable is passed over
-    with a warning.
+    with a warning. Every worker of a world makes this call; rank 0 writes, all read.
 
     Args:
         space: The search space.
         config: Training options.
         data: Only its training split is read.
         folder: Holds the checkpoints; another run's checkpoints are refused.
-        progress: Called with (phase, steps done, steps in the phase) after every step.
+        progress: Called with (phase, steps done, steps in the phase) after every step; the phases
+            are `warm-up` and the name of the sampler.
+        world: The workers; default: this process alone, on the CPU.
+        stop: Asked after every step; true on one worker ends the training of all.
 
     Returns:
-        The trained supernet in evaluation mode, its largest config active and recalibrated; the
-        same is stored in `folder` for `load_supernet`.
+        The trained supernet on the CPU, in evaluation mode, its largest config active and
+        recalibrated; the same is stored in `folder` for `load_supernet`.
 
     Raises:
-        CheckpointError: No checkpoint in the folder can be used, or they belong to another run.
-        SupernetConfigError: The options do not fit the data.
+        CheckpointError: No checkpoint in the folder can be used, they belong to another run, or the
+            workers do not find the same one.
+        SupernetConfigError: The options do not fit the data, the workers or one another.
+        TrainingStoppedError: `stop` said so; a checkpoint of the last step is in the folder.
     """
     report: Progress = progress or (lambda phase, done, total: None)
-    trainer = Trainer(space, config, data)
+    trainer = Trainer(space, config, data, world)
+    world = trainer.world
     _, problems = load_latest(folder, trainer.restore)
     for problem in problems:
         _log.warning("%s; going on from an earlier checkpoint", problem)
-    sandwich_steps = trainer.total_steps - trainer.warmup_steps
+    _check_same_step(trainer, folder)
+    sampled_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
         trainer.train_step()
         if trainer.step <= trainer.warmup_steps:
             report("warm-up", trainer.step, trainer.warmup_steps)
         else:
-            report("sandwich", trainer.step - trainer.warmup_steps, sandwich_steps)
-        if trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps:
+            report(config.sampler.name, trainer.step - trainer.warmup_steps, sampled_steps)
+        is_asked = torch.tensor(stop is not None and stop(), dtype=torch.float32)
+        is_stopped = bool(world.sum(is_asked.to(world.device)) > 0)
+        is_due = trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps
+        if world.rank == 0 and (is_due or is_stopped):
             save_checkpoint(folder, trainer.checkpoint())
+        if is_stopped and trainer.step < trainer.total_steps:
+            raise TrainingStoppedError(
+                f"the training was stopped after step {trainer.step} of {trainer.total_steps}; "
+                f"it goes on from its checkpoint in {folder}"
+            )
     supernet = trainer.supernet
     supernet.activate(space.max_config())
     # Training keeps no statistics: saved before this, the supernet would have none.
-    recalibrate(supernet, data.train.images)
-    save_supernet(supernet, folder)
+    recalibrate(supernet, data.train.images, world=world)
+    supernet.cpu()
+    if world.rank == 0:
+        save_supernet(supernet, folder)
+    world.barrier()
     return supernet
 
 
-def _schedule(step: int, total: int, floor: float) -> float:
-    """Linear ramp, then a cosine from 1 to `floor`."""
-    ramp = max(1, round(_RAMP_SHARE * total))
-    if step < ramp:
-        return (step + 1) / ramp
-    angle = math.pi * (step - ramp) / max(1, total - ramp)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
-
-
-def _fingerprint(images: ImageSet) -> str:
-    arrays = (images.images.contiguous().numpy(), images.labels.contiguous().numpy())
-    return sha256_bytes(b"".join(array.tobytes() for array in arrays))[:16]
+def _check_same_step(trainer: Trainer, folder: str | Path) -> None:
+    world = trainer.world
+    total = world.sum(torch.tensor(trainer.step, dtype=torch.float64, device=world.device))
+    if int(total) != trainer.step * world.size:
+        raise CheckpointError(
+            f"worker {world.rank} finds step {trainer.step} in {folder} and another worker finds "
+            "another; the folder must lie where all of them see it"
+        )

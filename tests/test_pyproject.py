@@ -43,7 +43,7 @@ def imported(folders):
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(OWN, ()), (("tests", "benchmarks"), ("dev", "postgresql", "benchmarks"))],
+    [(OWN, ("huggingface",)), (("tests", "benchmarks"), ("dev", "postgresql", "benchmarks"))],
 )
 def test_every_import_is_declared(folders, extras):
     allowed = declared([*PROJECT["dependencies"], *(r for extra in extras for r in EXTRAS[extra])])
@@ -54,6 +54,15 @@ def test_every_import_is_declared(folders, extras):
         if not allowed & {canonical(found) for found in distributions.get(name, [name])}
     }
     assert not missing
+
+
+def test_what_is_optional_is_imported_by_the_function_that_needs_it():
+    optional = declared(EXTRAS["huggingface"])
+    for path in (file for folder in OWN for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            names = {alias.name for alias in getattr(node, "names", [])}
+            assert not optional & names, path
+            assert getattr(node, "module", None) not in optional, path
 
 
 def test_every_requirement_is_pinned():

@@ -37,7 +37,8 @@ def stored_tensors(
     calls: list[Call] = []
     stored: list[dict[str, NDArray[np.generic]]] = []
     for row in x:
-        values: dict[str, NDArray[np.generic]] = {graph.input: np.ascontiguousarray(row[None])}
+        values: dict[str, NDArray[np.generic]] = dict(graph.constants)
+        values[graph.input] = np.ascontiguousarray(row[None])
         for call, fixed in zip(graph.calls, constants, strict=True):
             output = np.zeros(call.kernel.output_shape, call.kernel.output_dtype)
             inputs = (values[name] for name in call.inputs)

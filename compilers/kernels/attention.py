@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compilers.errors import KernelError
 from compilers.kernels.attention_code import AttentionCode
 from compilers.kernels.base import DType, Kernel, LayerParams
-from compilers.kernels.epilogue import Epilogue, plain_epilogue
+from compilers.kernels.epilogue import Epilogue
+from spaces.layer_spec import Activation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attention(Kernel):
-    """`out[:, h] = softmax(scale * q_h @ k_g.T + bias_h) @ v_g`; g is `h // (heads // kv_heads)`.
+    """`out[:, h] = activation(softmax(scale * q_h @ k_g.T + bias_h) @ v_g)` of every head h, where
+    g is `h // (heads // kv_heads)`.
 
     Queries, keys and values are columns of row-major tensors, which may be one tensor: head h of
     the queries begins at column `q_offset + h * head_dim`, head g of the keys at
@@ -43,6 +45,7 @@ class Attention(Kernel):
         q_offset: first column of the queries; likewise `k_offset`, `v_offset`.
         rope: rotate queries and keys; there are as many keys as queries.
         bias: add the argument `bias` to the scores, where -inf masks a key; not with `causal`.
+        activation: none, or what is applied to the sums of values.
         output_dtype: of the output.
     """
 
@@ -65,10 +68,11 @@ class Attention(Kernel):
     v_offset: int
     rope: bool = False
     bias: bool = False
+    activation: Activation = Activation.NONE
     output_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        plain_epilogue("float32", self.output_dtype)
+        _ = self.epilogue
         if min(self.queries, self.keys, self.heads, self.kv_heads) < 1:
             raise KernelError(
                 f"attention of {self.queries} queries and {self.keys} keys, {self.heads} heads "
@@ -115,8 +119,8 @@ class Attention(Kernel):
 
     @property
     def epilogue(self) -> Epilogue:
-        """Only the conversion of the output."""
-        return plain_epilogue("float32", self.output_dtype)
+        """The activation, and the conversion of the output."""
+        return Epilogue(self.activation, None, self.output_dtype, "float32", integer=False)
 
     def constants(self, isa: Isa, params: LayerParams) -> tuple[NDArray[Any], ...]:
         """See `Kernel.constants`: the scalars of `params.output`; rope and bias are inputs."""

@@ -241,8 +241,8 @@ class _QueryTile:
             em.loop(self.vectors - done, single, done)
 
     def numerator(self) -> Expr:
-        """1, in steps of the output if it is uint8."""
-        if self.code.kernel.output_dtype == "uint8":
+        """1, in the units in which the epilogue expects sums."""
+        if self.code.kernel.epilogue.early_steps:
             return self.code.tail.output_steps(1)
         return splat(1.0, 1)
 

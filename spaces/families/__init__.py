@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
+from spaces.families.elasticvit import ElasticViT, ElasticViTSettings
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
 from spaces.families.quantisation import QuantSettings
+from spaces.families.resnet import ResNet, ResNetSettings
 
 __all__ = [
     "FAMILIES",
+    "ElasticViT",
+    "ElasticViTSettings",
     "Family",
     "FamilySettings",
     "MobileNetV3",
     "MobileNetV3Settings",
     "QuantSettings",
+    "ResNet",
+    "ResNetSettings",
     "Slot",
 ]

@@ -48,17 +48,21 @@ def _kernels(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Channels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_channels)]
 Positive = Annotated[int, Field(gt=0)]
+Counts = Annotated[tuple[Positive, ...], Field(min_length=1)]
+Kernels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_kernels)]
+Stride = Annotated[int, Field(ge=1, le=2)]
+Resolutions = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
 
 
 class StageSettings(FamilySettings):
     """Choices of one stage; its first block has the stride."""
 
     width: Channels
-    depth: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    expansion: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    kernel: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_kernels)]
+    depth: Counts
+    expansion: Counts
+    kernel: Kernels
     squeeze_excite: tuple[Annotated[int, Field(ge=0, le=1)], ...] = (0, 1)
-    stride: Annotated[int, Field(ge=1, le=2)] = 1
+    stride: Stride = 1
     activation: Activation = Activation.HARDSWISH
 
 
@@ -67,7 +71,7 @@ class MobileNetV3Settings(QuantSettings):
 
     input_channels: Positive
     classes: Annotated[int, Field(ge=2)]
-    resolution: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
+    resolution: Resolutions
     stem: Channels
     stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
     head: Channels
@@ -79,7 +83,7 @@ class MobileNetV3Settings(QuantSettings):
         return self
 
 
-def _halved(size: int, stride: int) -> int:
+def halved(size: int, stride: int) -> int:
     """Output size of a window of odd kernel k, padding k // 2."""
     return (size - 1) // stride + 1
 
@@ -102,27 +106,31 @@ def block_layers(
     activation: Activation,
     values: Values,
 ) -> tuple[LayerSpec, ...]:
-    """The layers of one inverted residual block.
+    """The layers of one inverted residual block; without `expand` where the expansion is 1.
 
     A squeeze-and-excite layer computes in float32, but reads u8 when the following projection is
     an integer layer, so that the tensor between them is stored once, in the projection's dtype.
     """
     hidden = in_channels * expansion
-    out_size = _halved(in_size, stride)
+    out_size = halved(in_size, stride)
     # The gate of squeeze-and-excite is never negative either.
     nonnegative = activation is Activation.RELU
     project = site_precision(values, f"{site}.project", nonnegative=nonnegative)
-    layers = [
-        LayerSpec(
-            f"{site}.expand",
-            Operator.CONV,
-            in_channels,
-            hidden,
-            in_size,
-            in_size,
-            activation=activation,
-            precision=site_precision(values, f"{site}.expand"),
-        ),
+    layers = []
+    if expansion > 1:
+        layers.append(
+            LayerSpec(
+                f"{site}.expand",
+                Operator.CONV,
+                in_channels,
+                hidden,
+                in_size,
+                in_size,
+                activation=activation,
+                precision=site_precision(values, f"{site}.expand"),
+            )
+        )
+    layers.append(
         LayerSpec(
             f"{site}.depthwise",
             Operator.DEPTHWISE_CONV,
@@ -135,8 +143,8 @@ def block_layers(
             groups=hidden,
             activation=activation,
             precision=site_precision(values, f"{site}.depthwise", nonnegative=nonnegative),
-        ),
-    ]
+        )
+    )
     if squeeze_excite:
         layers.append(
             LayerSpec(
@@ -232,7 +240,7 @@ class MobileNetV3(Family):
                 self.settings.input_channels,
                 int(values["stem.width"]),
                 resolution,
-                _halved(resolution, 2),
+                halved(resolution, 2),
                 kernel=3,
                 stride=2,
                 activation=Activation.HARDSWISH,
@@ -251,7 +259,7 @@ class MobileNetV3(Family):
                 site,
                 int(values[width_in]),
                 int(values[width_out]),
-                _size(values, strides),
+                map_size(values, strides),
                 int(values[f"{site}.kernel"]),
                 stage.stride if j == 0 else 1,
                 int(values[f"{site}.expansion"]),
@@ -268,7 +276,7 @@ class MobileNetV3(Family):
 
     def _tail_slot(self, width_in: str, strides: tuple[int, ...]) -> Slot:
         def layers(values: Values) -> tuple[LayerSpec, ...]:
-            size, width = _size(values, strides), int(values["head.width"])
+            size, width = map_size(values, strides), int(values["head.width"])
             return (
                 LayerSpec(
                     "head",
@@ -294,9 +302,9 @@ class MobileNetV3(Family):
         return Slot("tail", reads, layers)
 
 
-def _size(values: Values, strides: tuple[int, ...]) -> int:
+def map_size(values: Values, strides: tuple[int, ...]) -> int:
     """Height and width of the map after windows of these strides."""
     size = int(values["resolution"])
     for stride in strides:
-        size = _halved(size, stride)
+        size = halved(size, stride)
     return size

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from supernet.elastic.attention import (
+    ElasticAttention,
+    ElasticAttentionLayer,
+    ElasticHeadNorm,
+    ElasticProjectionConv2d,
+    ElasticQkvConv2d,
+    ElasticQkvLayer,
+)
 from supernet.elastic.block import ElasticInvertedResidual
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.layer import (
@@ -11,18 +19,28 @@ from supernet.elastic.layer import (
     ElasticSqueezeExciteLayer,
 )
 from supernet.elastic.linear import ElasticLinear
+from supernet.elastic.mlp import ElasticMlp
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.residual import ElasticResidualBlock
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 
 __all__ = [
+    "ElasticAttention",
+    "ElasticAttentionLayer",
     "ElasticBatchNorm2d",
     "ElasticConv2d",
     "ElasticConvLayer",
+    "ElasticHeadNorm",
     "ElasticInvertedResidual",
     "ElasticLayer",
     "ElasticLinear",
     "ElasticLinearLayer",
+    "ElasticMlp",
+    "ElasticProjectionConv2d",
+    "ElasticQkvConv2d",
+    "ElasticQkvLayer",
+    "ElasticResidualBlock",
     "ElasticSqueezeExcite",
     "ElasticSqueezeExciteLayer",
     "LayerOptions",

@@ -14,7 +14,7 @@ LAYERS = ("expand", "depthwise", "se", "project")
 
 
 class ElasticInvertedResidual(nn.Module):
-    """expand -> depthwise -> [squeeze-and-excite] -> project [+ input].
+    """[expand ->] depthwise -> [squeeze-and-excite] -> project [+ input].
 
     Args:
         site: Prefix of its layers' sites, for example `stage1.block0`.
@@ -24,7 +24,8 @@ class ElasticInvertedResidual(nn.Module):
     def __init__(self, site: str, options: Mapping[str, LayerOptions]) -> None:
         super().__init__()
         self.site = site
-        self.expand = ElasticConvLayer(options[f"{site}.expand"])
+        expand = options.get(f"{site}.expand")
+        self.expand = ElasticConvLayer(expand) if expand else None
         self.depthwise = ElasticConvLayer(options[f"{site}.depthwise"])
         self.project = ElasticConvLayer(options[f"{site}.project"])
         se = options.get(f"{site}.se")
@@ -49,8 +50,11 @@ class ElasticInvertedResidual(nn.Module):
         """float32 [N, I, H, W] -> [N, O, H', W']; `x` itself when the block is absent."""
         if not self.present:
             return x
-        x = self.expand.quantize_input(x)
-        out = self.depthwise(self.expand.compute(x))
+        first = self.depthwise if self.expand is None else self.expand
+        x = first.quantize_input(x)
+        out = first.compute(x)
+        if self.expand is not None:
+            out = self.depthwise(out)
         if self.squeezes and self.se is not None:
             out = self.se(out)
         out = self.project(out)

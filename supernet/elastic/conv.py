@@ -67,7 +67,8 @@ class ElasticConv2d(nn.Module):
         scheme = self.spec.precision.weight
         if scheme is None:
             return weight
-        out: Tensor = self.weight_quantizers[f"k{self.spec.kernel}"](weight, scheme)
+        # Under autocast a transformed kernel is bfloat16.
+        out: Tensor = self.weight_quantizers[f"k{self.spec.kernel}"](weight.float(), scheme)
         return out
 
     def export_int(self) -> IntegerTensor:

@@ -33,7 +33,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
     """
     kernel = weight.shape[-1]
     fast = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    if fast and groups > 1:
+    if fast and groups > 1 and not torch.is_autocast_enabled("cpu"):
         return _depthwise(x, weight, stride)
     if fast and kernel == 1 and stride == 1:
         # A matrix product over pixels, which lie one behind the other.

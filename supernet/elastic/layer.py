@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from spaces.quant_scheme import QuantScheme
 from supernet.activations import apply_activation
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.linear import ElasticLinear
@@ -16,7 +17,7 @@ from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
-from supernet.quantizers import FakeQuantizer, PerFormQuantizer
+from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 _OBSERVED_ELEMENTS = 32768
 
@@ -60,7 +61,8 @@ class ElasticLayer(nn.Module):
         scheme = self.spec.precision.activation
         if scheme is None:
             return x
-        out: Tensor = self.input_quantizer(x, scheme)
+        # Under autocast `x` may be bfloat16, whose 8 bits of significand cannot hold the codes.
+        out: Tensor = self.input_quantizer(x.float(), scheme)
         return out
 
     def calibrate_input(self) -> None:
@@ -93,9 +95,9 @@ class ElasticLayer(nn.Module):
             tensors["weight"] = pack_codes(tensors["weight"], weight.bits)
         scheme = self.spec.precision.activation
         if scheme is not None:
-            one = self.input_quantizer.export_int(torch.zeros(1), scheme)
-            tensors["input_scale"] = one.scale
-            tensors["input_zero_point"] = one.zero_point
+            constants = self._input_constants(scheme)
+            tensors["input_scale"] = constants.scale
+            tensors["input_zero_point"] = constants.zero_point
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,16 +109,32 @@ class ElasticLayer(nn.Module):
         scheme = self.spec.precision.activation
         if scheme is None:
             return torch.ones(())
-        return self.input_quantizer.export_int(torch.zeros(1), scheme).scale
+        return self._input_constants(scheme).scale
+
+    def _input_constants(self, scheme: QuantScheme) -> IntegerTensor:
+        """Scale and zero point of the input, as the integers of a single value."""
+        # A tensor without axes may meet parameters on any device.
+        return self.input_quantizer.export_int(torch.zeros(()), scheme)
 
 
 class ElasticConvLayer(ElasticLayer):
-    """Convolution, BatchNorm, activation."""
+    """Convolution, BatchNorm, activation.
 
-    def __init__(self, options: LayerOptions) -> None:
+    Args:
+        options: What the site must be able to become.
+        conv: Its convolution; by default one over prefixes of its channels.
+        norm: Its normalisation; likewise.
+    """
+
+    def __init__(
+        self,
+        options: LayerOptions,
+        conv: ElasticConv2d | None = None,
+        norm: ElasticBatchNorm2d | None = None,
+    ) -> None:
         super().__init__(options)
-        self.conv = ElasticConv2d(options)
-        self.norm = ElasticBatchNorm2d(options.largest.out_channels)
+        self.conv = ElasticConv2d(options) if conv is None else conv
+        self.norm = ElasticBatchNorm2d(options.largest.out_channels) if norm is None else norm
 
     def activate(self, spec: LayerSpec) -> None:
         super().activate(spec)

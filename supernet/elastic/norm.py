@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from supernet.distributed import SingleWorld, World
 
 
 class ElasticBatchNorm2d(nn.Module):
@@ -12,11 +16,15 @@ class ElasticBatchNorm2d(nn.Module):
 
     Statistics of one subnet are wrong for another (Yu et al. 2019, "Slimmable Neural Networks"),
     so training uses batch statistics only and keeps none; `supernet.recalibration` estimates them
-    for the active subnet.
+    for the active subnet. Where several workers hold parts of a batch (`world`), the statistics
+    are those of the whole batch, on CPUs as well as on GPUs.
 
     Args:
         channels: Channels of the store.
         eps: Added to the variance.
+
+    Attributes:
+        world: Whose workers see one batch in training mode; see `Supernet.shared_batches`.
     """
 
     running_mean: Tensor
@@ -31,6 +39,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.eps = eps
         self.active = channels
         self.averaged: int | None = None
+        self.world: World = SingleWorld()
 
     def activate(self, channels: int) -> None:
         """Use the first `channels` channels."""
@@ -46,16 +55,40 @@ class ElasticBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, active, H, W] -> the same shape."""
-        n = self.active
-        weight, bias = self.weight[:n], self.bias[:n]
+        weight, bias = self._view(self.weight).flatten(), self._view(self.bias).flatten()
+        stores = (self._view(self.running_mean), self._view(self.running_var))
+        mean, var = (store.flatten() for store in stores)
         if not self.training:
-            mean, var = self.running_mean[:n], self.running_var[:n]
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
+        if self.world.size > 1:
+            return self._forward_shared(x, weight, bias, stores)
         if self.averaged is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         self.averaged += 1
-        mean, var = self.running_mean[:n], self.running_var[:n]
-        return F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
+        out = F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
+        for store, updated in zip(stores, (mean, var), strict=True):
+            if store.data_ptr() != updated.data_ptr():
+                # A view of several axes, which had to be copied to be flat.
+                store.copy_(updated.view_as(store))
+        return out
+
+    def _view(self, values: Tensor) -> Tensor:
+        """The active part of [channels], of any shape, in the order of the input's channels."""
+        return values[: self.active]
+
+    def _forward_shared(
+        self, x: Tensor, weight: Tensor, bias: Tensor, stores: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        mean, var, count = _shared_moments(x, self.world)
+        if self.averaged is not None:
+            self.averaged += 1
+            unbiased = var * (count / (count - 1))
+            for store, latest in zip(stores, (mean, unbiased), strict=True):
+                store.lerp_(latest.view_as(store), 1 / self.averaged)
+        out: Tensor = _SharedBatchNorm.apply(  # type: ignore[no-untyped-call]
+            x, weight, bias, mean, var, count, self.eps, self.world
+        )
+        return out
 
     @torch.no_grad()
     def affine(self) -> tuple[Tensor, Tensor]:
@@ -69,3 +102,56 @@ class ElasticBatchNorm2d(nn.Module):
         """Reorder all channels: channel `order[j]` moves to place j."""
         for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
             tensor.copy_(tensor[order])
+
+
+@torch.no_grad()
+def _shared_moments(x: Tensor, world: World) -> tuple[Tensor, Tensor, float]:
+    """Mean and biased variance, float32 [C], of the channels of all workers' `x` [n, C, H, W], and
+    the number of values of a channel.
+
+    Sums in float64 of local moments (Chan et al. 1979): a sum of squares in float32 would lose the
+    variance of a channel whose mean is large.
+    """
+    local_var, local_mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+    mean = local_mean.double()
+    square = local_var.double() + mean.square()
+    sums = torch.cat([mean, square, mean.new_ones(1)]) * (x.numel() // x.shape[1])
+    total = world.sum(sums)
+    mean, square = (total[:-1] / total[-1]).chunk(2)
+    return mean.float(), (square - mean.square()).float(), float(total[-1])
+
+
+class _SharedBatchNorm(torch.autograd.Function):
+    """Normalisation by the moments of all workers' values, with the gradient through them: in the
+    formula of BatchNorm's gradient (Ioffe and Szegedy 2015) both means are over all workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        count: float,
+        eps: float,
+        world: World,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.count, ctx.eps, ctx.world = count, eps, world
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        # As if the moments were constants.
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grads[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        total = ctx.world.sum(torch.cat([grad_bias, grad_weight]).double()) / ctx.count
+        mean_grad, mean_grad_x = total.float().chunk(2)  # of grad, and of grad times normalised x
+        inverse = torch.rsqrt(var + ctx.eps)
+        offset = (weight * inverse * mean_grad)[:, None, None]
+        slope = (weight * inverse.square() * mean_grad_x)[:, None, None]
+        grad_x = grad_x - offset - (x - mean[:, None, None]) * slope
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None, None, None

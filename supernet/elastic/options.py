@@ -34,6 +34,9 @@ class LayerOptions:
             or spec.in_channels > big.in_channels
             or spec.out_channels > big.out_channels
             or spec.hidden_channels > big.hidden_channels
+            or spec.heads > big.heads
+            or spec.in_channels * big.heads > big.in_channels * spec.heads
+            or spec.out_channels * big.heads > big.out_channels * spec.heads
             or spec.kernel not in self.kernels
             or spec.precision.weight not in (None, *self.weight_schemes)
             or spec.precision.activation not in (None, *self.activation_schemes)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from supernet.families.elasticvit import ElasticViTSupernet
 from supernet.families.mobilenetv3 import MobileNetV3Supernet
 from supernet.families.registry import SUPERNETS, build_supernet
+from supernet.families.resnet import ResNetSupernet
 
-__all__ = ["SUPERNETS", "MobileNetV3Supernet", "build_supernet"]
+__all__ = [
+    "SUPERNETS",
+    "ElasticViTSupernet",
+    "MobileNetV3Supernet",
+    "ResNetSupernet",
+    "build_supernet",
+]

@@ -12,6 +12,7 @@ from spaces.space import SearchSpace
 from supernet.elastic.block import ElasticInvertedResidual
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer, ElasticLinearLayer
 from supernet.families.registry import SUPERNETS
+from supernet.families.streams import stream_groups
 from supernet.supernet import ChannelGroup, Supernet, layer_options
 
 
@@ -61,19 +62,5 @@ class MobileNetV3Supernet(Supernet):
 
     def channel_groups(self) -> list[ChannelGroup]:
         """The residual stream of every stage, the stem, the head, and each block's inside."""
-        groups: list[ChannelGroup] = []
-        name, writers, readers = "stem", [self.stem], list[ElasticLayer]()
-        for block in self._blocks():
-            readers.append(block.expand)
-            stage = block.site.partition(".")[0]
-            if stage != name:
-                groups.append(ChannelGroup(name, tuple(writers), tuple(readers)))
-                name, writers, readers = stage, [], []
-            writers.append(block.project)
-            gates = () if block.se is None else (block.se,)
-            groups.append(
-                ChannelGroup(block.site, (block.expand, block.depthwise), (block.project,), gates)
-            )
-        groups.append(ChannelGroup(name, tuple(writers), (*readers, self.head)))
-        groups.append(ChannelGroup("head", (self.head,), (self.classifier,)))
-        return groups
+        groups = stream_groups("stem", self.stem, self._blocks(), self.head)
+        return [*groups, ChannelGroup("head", (self.head,), (self.classifier,))]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from spaces.quant_scheme import QuantScheme
 
-# Rounding moves a value by at most a half; what moved further was clipped.
-_HALF = 0.5 + 2.0**-20
+# Rounding moves a value by at most half a step; what moved further was clipped.
+_HALF = 0.5 + 2.0**-12
 
 
 class _LearnedStepSize(torch.autograd.Function):
@@ -22,8 +22,8 @@ class _LearnedStepSize(torch.autograd.Function):
     LSQ+; `s` and `z` broadcast against `x`, `z` is rounded here.
 
     Most of a quantised layer's time is spent reading and writing maps, so every pass counts: the
-    range is moved by the zero point instead of the integers, and what was clipped is found again
-    from how far the integers lie from `x / s`.
+    range is moved by the zero point instead of the integers, what was clipped is found again from
+    how far the output lies from `x`, and no more than these two are kept.
     """
 
     @staticmethod
@@ -31,38 +31,43 @@ class _LearnedStepSize(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, weight: float
     ) -> Tensor:
         zero = torch.round(zero_point).clamp(qmin, qmax)
-        steps = (x * torch.reciprocal(scale)).round_()
-        torch.clamp(steps, qmin - zero, qmax - zero, out=steps)
-        ctx.save_for_backward(x, scale, steps)
+        out = (x * torch.reciprocal(scale)).round_()
+        if zero.dim() == 0 and zero.device.type == "cpu":
+            out.clamp_(qmin - float(zero), qmax - float(zero))
+        else:
+            torch.clamp(out, qmin - zero, qmax - zero, out=out)
+        out.mul_(scale)
+        ctx.save_for_backward(x, scale, out)
         ctx.weight = weight
         ctx.zero_point_shape = zero_point.shape
-        return steps * scale
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        x, scale, steps = ctx.saved_tensors
-        moved = torch.sub(steps, x * torch.reciprocal(scale))
+        x, scale, out = ctx.saved_tensors
+        moved, half = out - x, _HALF
+        if scale.dim() == 0 and scale.device.type == "cpu":
+            half *= float(scale)
+        else:
+            moved *= torch.reciprocal(scale)
         # The gradient of a clamp of `moved`: that of the output where nothing was clipped.
-        grad_x = torch.ops.aten.hardtanh_backward(grad, moved, -_HALF, _HALF)
+        grad_x = torch.ops.aten.hardtanh_backward(grad, moved, -half, half)
         grad_scale = grad_zero = None
         _, needs_scale, needs_zero = ctx.needs_input_grad[:3]
-        if needs_scale or needs_zero:
-            clipped = grad - grad_x
-        if needs_zero:
-            grad_zero = (
-                clipped.sum() * -scale
-                if scale.dim() == 0
-                else -(clipped * scale).sum_to_size(ctx.zero_point_shape)
-            ) * ctx.weight
         if needs_scale:
-            # d(output)/ds is round(v) - v inside the range and the clipped step outside, v = x / s.
+            # d(output)/ds is (output - x) / s inside the range and output / s outside.
             if scale.dim() == 0:
-                grad_scale = _dot(grad_x, moved) + _dot(clipped, steps)
+                total = _dot(grad, out) - _dot(grad_x, x)
             else:
-                terms = moved.mul_(grad_x).addcmul_(clipped, steps)
-                grad_scale = terms.sum_to_size(scale.shape)
-            grad_scale = grad_scale * ctx.weight
+                total = (grad * out).sub_(grad_x * x).sum_to_size(scale.shape)
+            grad_scale = total / scale * ctx.weight
+        if needs_zero:
+            if scale.dim() == 0:
+                outside = grad_x.sum() - grad.sum()
+            else:
+                outside = (grad_x - grad).sum_to_size(ctx.zero_point_shape)
+            grad_zero = outside * scale * ctx.weight
         return grad_x, grad_scale, grad_zero, None, None, None
 
 

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from search.workspace import open_store
+from spaces import SPACES
 
 
 @pytest.fixture
@@ -37,6 +38,14 @@ def test_names_of_jobs_devices_and_spaces(netcarve, complete, home, tmp_path):
     assert complete("space", "register", "s.yaml", "--device", "e") == ["edge"]
 
 
+def test_keys_of_supernets_and_their_jobs(complete, home):
+    with open_store(home) as store:
+        store.results.record_supernet("ab12", "sha256:0", {})
+        job, _ = store.jobs.record_job("digits", {}, "key", 0)
+    assert complete("supernet", "eval", "a") == ["ab12"]
+    assert complete("supernet", "show", "dig") == [job.id]
+
+
 def test_options_that_came_before_count(netcarve, complete, tmp_path):
     other = tmp_path / "other"
     netcarve("device", "add", "there", "--home", other)
@@ -47,7 +56,7 @@ def test_options_that_came_before_count(netcarve, complete, tmp_path):
 
 def test_completing_creates_nothing(complete, home):
     assert complete("search", "resume", "") == []
-    assert complete("space", "show", "") == ["mobilenetv3_digits"]
+    assert complete("space", "show", "") == SPACES.names()
     assert not home.exists()
 
 

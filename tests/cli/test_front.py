@@ -29,6 +29,16 @@ def test_sizes_are_kilobytes_and_layers_are_counted_by_bits(capsys):
     assert row == ["98.77", "0.1235", "12.3", "14/2", "abc"]
 
 
+def test_fine_tuned_accuracy_is_a_column_where_there_is_any(capsys):
+    print_front("cpu", [_member(finetuned_accuracy=99.123), _member()])
+    _, header, _, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[:2] == ["accuracy %", "fine-tuned %"]
+    assert first.split()[:3] == ["98.77", "99.12", "0.1235"]
+    assert second.split()[:2] == ["98.77", "0.1235"]
+    print_front("cpu", [_member()])
+    assert "fine-tuned" not in capsys.readouterr().out
+
+
 def test_it_says_when_nothing_meets_the_constraints(capsys):
     print_front("cpu", [_member(feasible=False)])
     assert "no verified subnet meets the constraints; these are the closest" in (

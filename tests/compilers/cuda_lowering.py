@@ -24,6 +24,7 @@ from compilers.cuda_build import (
     import_module,
     schedule,
 )
+from compilers.cuda_commands import EVERY_OPERATOR
 from spaces import get_space
 from tests.compilers.conftest import random_subnet
 from tests.compilers.networks import ViTBlock
@@ -39,13 +40,17 @@ LIMITS = {
 
 
 def network(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
-    """The smallest subnet of the digits space that excites and has residuals, or a transformer's
-    block; and an input."""
+    """The smallest subnet of the digits space that excites and has residuals, a transformer's
+    block, or the subnet with every operator that a GPU is probed with; and an input."""
     generator = torch.Generator().manual_seed(1)
     if name == "transformer":
         torch.manual_seed(0)
         block = ViTBlock(24, 3, packed=False).requires_grad_(False)
         return block, torch.randn((1, 17, 24), generator=generator)
+    if name == "operators":
+        first = EVERY_OPERATOR[0]
+        shape = (1, first.in_channels, first.in_size, first.in_size)
+        return random_subnet(EVERY_OPERATOR), torch.rand(shape, generator=generator)
     space = get_space("mobilenetv3_digits").restrict(
         choices={"*.w_bits": [32], "*.se": [1], "stage3.depth": [2]}
     )

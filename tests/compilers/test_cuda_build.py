@@ -22,7 +22,7 @@ from compilers.cuda_build import (
 from compilers.errors import BuildError, UnsupportedOperatorError
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["digits", "transformer"]
+NAMES = ["digits", "transformer", "operators"]
 KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)\) (\w+)\([^)]*\) \{')
 SHARED = re.compile(r"__shared__ (?:alignas\(\d+\) )?float \w+\[(\d+)\]")
 

@@ -16,7 +16,17 @@ from compilers.kernel_records import (
     parse_kernel,
     templates,
 )
-from compilers.kernels import Conv, Depthwise, Dequantize, Gemm, GlobalPool, Quantize, SqueezeExcite
+from compilers.kernels import (
+    Attention,
+    Conv,
+    Copy,
+    Depthwise,
+    Dequantize,
+    Gemm,
+    GlobalPool,
+    Quantize,
+    SqueezeExcite,
+)
 from spaces.layer_spec import Activation
 
 KERNELS = [
@@ -27,7 +37,12 @@ KERNELS = [
     GlobalPool(9, 24),
     Quantize(4, 8),
     Dequantize(4, 8),
-]
+    Attention(
+        4, 4, 2, 2, 16, 24, 0.25, False, 112, 0, 112, 32, 48, 0, bias=True,
+        activation=Activation.HARDSWISH, output_dtype="uint8",
+    ),
+    Copy((9, 112), 9, 48, (9, 48), (112, 1), 64),
+]  # fmt: skip
 GEMM = {"template": "gemm", "m": 4, "k": 8, "n": 8}
 CHOICE = {"kernel": GEMM, "isa": "avx2", "tile": {"rows": 4, "vectors": 1}}
 

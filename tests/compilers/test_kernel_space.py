@@ -10,15 +10,22 @@ import pytest
 from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.kernel_space import block_kernels, quantised_input, space_kernels
+from compilers.kernels import Attention, Quantize
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.population import sample
 from supernet.extract import Subnet
+from tests.supernet.resnets import basic_space, bottleneck_space
+from tests.supernet.tiny_vit import tiny_vit_space
 
 SMALL = {
     "resolution": [20], "stage*.depth": [1], "stage*.expansion": [2], "stage*.kernel": [3],
     "stem.width": [8], "stage1.width": [16], "stage2.width": [24], "stage3.width": [48],
     "head.width": [96],
+}  # fmt: skip
+SMALL_VIT = {
+    "resolution": [16], "*.depth": [1], "stem.width": [8], "*.kernel": [3], "stage1.width": [8],
+    "stage1.expansion": [2], "*.mlp_ratio": [2], "stage2.heads": [1], "stage3.heads": [2],
 }  # fmt: skip
 
 
@@ -49,6 +56,30 @@ def test_a_small_space_holds_exactly_the_kernels_of_its_subnets(digits):
     for row in sample(space, 150, np.random.default_rng(0)):
         found |= set(subnet_kernels(space, row))
     assert found == set(space_kernels(space))
+
+
+def test_a_small_space_with_attention_holds_exactly_the_kernels_of_its_subnets():
+    space = tiny_vit_space().restrict(choices=SMALL_VIT)
+    found = set()
+    for row in sample(space, 300, np.random.default_rng(0)):
+        found |= set(subnet_kernels(space, row))
+    assert found == set(space_kernels(space))
+    heads = [kernel for kernel in found if isinstance(kernel, Attention)]
+    assert {kernel.value_dim for kernel in heads} == {16, 32, 48, 64}
+    assert {kernel.output_dtype for kernel in heads} == {"float32", "uint8"}
+
+
+@pytest.mark.parametrize("make", [basic_space, bottleneck_space])
+def test_a_space_with_projections_holds_exactly_the_kernels_of_its_subnets(make):
+    """A block's input is stored as integers only if the projection reads them too."""
+    whole = make()
+    fixed = {d.name: d.choices[:1] for d in whole.dimensions if d.kind not in ("w_bits", "depth")}
+    space = whole.restrict(choices=fixed | {"*.w_bits": [8, 32]})
+    found = set()
+    for row in sample(space, 200, np.random.default_rng(0)):
+        found |= set(subnet_kernels(space, row))
+    assert found == set(space_kernels(space))
+    assert any(isinstance(kernel, Quantize) for kernel in found)
 
 
 def test_restriction_leaves_fewer_kernels(digits):

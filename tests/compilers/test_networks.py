@@ -53,7 +53,7 @@ def test_what_follows_a_layer_is_part_of_its_kernel(network):
         # The values' columns are copied for their convolution.
         "hybrid": {
             "Conv": 1, "Gemm": 9, "Depthwise": 3, "SqueezeExcite": 1, "Copy": 2, "Attention": 2,
-            "Unary": 2, "Norm": 2, "GlobalPool": 1,
+            "Norm": 2, "GlobalPool": 1,
         },
         "pooled": {"Conv": 3, "MaxPool": 2, "GlobalPool": 1, "Gemm": 1},
         "llama": {"Embedding": 1, "Norm": 7, "Gemm": 22, "Attention": 3},
@@ -67,6 +67,9 @@ def test_what_follows_a_layer_is_part_of_its_kernel(network):
         assert [kernel.activation for kernel in gated] == ["silu"] * 3
         heads = [call.kernel for call in calls.calls if type(call.kernel).__name__ == "Attention"]
         assert {(k.heads, k.kv_heads, k.rope, k.causal) for k in heads} == {(4, 2, True, True)}
+    if name.startswith("hybrid"):
+        heads = [call.kernel for call in calls.calls if type(call.kernel).__name__ == "Attention"]
+        assert [kernel.activation for kernel in heads] == ["hardswish"] * 2
     if name == "resnet":
         last = [call.kernel.activation_last for call in calls.calls[-4:-2]]
         assert last == [False, True]

@@ -11,7 +11,15 @@ import pytest
 from compilers.errors import UnsupportedOperatorError
 from compilers.frontend import trace
 from compilers.fusion import fuse
-from compilers.kernels import Conv, Depthwise, Gemm, WeightOnlyGemm
+from compilers.kernels import (
+    Attention,
+    Conv,
+    Depthwise,
+    Dequantize,
+    Gemm,
+    Quantize,
+    WeightOnlyGemm,
+)
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.layer_spec import LayerSpec, Operator
@@ -26,15 +34,23 @@ from spaces.quant_scheme import (
 )
 from spaces.space import SearchSpace
 from supernet.extract import Subnet
+from tests.supernet.resnets import basic_space, bottleneck_space
+from tests.supernet.tiny_vit import tiny_vit_space
 
 LAYERS = (Conv, Depthwise, Gemm)
+CONVERSIONS = (Quantize, Dequantize)
 
 
 def calls(graph):
-    """(site, kernel, what it reads) of each call, values numbered in the order they are written."""
+    """(site, kernel, what it reads) of each call, values numbered in the order they are written;
+    conversions belong to no site."""
     fused = fuse(graph)
     number = {fused.input: 0} | {call.output: i for i, call in enumerate(fused.calls, 1)}
-    return [(c.site, c.kernel, [number[name] for name in c.inputs]) for c in fused.calls]
+    number |= {name: f"constant{i}" for i, name in enumerate(fused.constants)}
+    sites = ["" if isinstance(c.kernel, CONVERSIONS) else c.site for c in fused.calls]
+    reads = [[number[name] for name in c.inputs] for c in fused.calls]
+    kernels = [call.kernel for call in fused.calls]
+    return list(zip(sites, kernels, reads, strict=True))
 
 
 @pytest.mark.parametrize("name", ["fp32", "w8a8", "mixed"])
@@ -51,6 +67,19 @@ def test_subnets_of_the_digits_space_have_the_same_kernel_calls():
         subnet = Subnet(specs)
         size = subnet.resolution
         assert calls(subnet_graph(specs)) == calls(trace(subnet, (1, 1, size, size)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed):
+    space = tiny_vit_space()
+    row = sample(space, 1, np.random.default_rng(seed))[0]
+    specs = space.layer_specs(space.from_indices(row))
+    size = specs[0].in_size
+    expected = calls(trace(make_subnet(specs), (1, 1, size, size)))
+    assert calls(subnet_graph(specs)) == expected
+    assert {site for site, kernel, _ in expected if isinstance(kernel, Attention)} == {
+        spec.site for spec in specs if spec.operator is Operator.ATTENTION
+    }
 
 
 @pytest.mark.slow
@@ -91,6 +120,16 @@ def test_layers_of_any_precision_have_the_same_kernel_calls(subnets, make_subnet
     expected = calls(trace(make_subnet(tuple(specs)), (1, *images.shape[1:])))
     assert calls(subnet_graph(specs)) == expected
     assert isinstance(expected[-1][1], WeightOnlyGemm)
+
+
+@pytest.mark.parametrize("make", [basic_space, bottleneck_space])
+def test_subnets_with_projections_have_the_same_kernel_calls(make):
+    space = make()
+    channels = space.family.input_channels
+    for row in sample(space, 6, np.random.default_rng(7)):
+        specs = space.layer_specs(space.from_indices(row))
+        shape = (1, channels, specs[0].in_size, specs[0].in_size)
+        assert calls(subnet_graph(specs)) == calls(trace(Subnet(specs), shape))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from predictors.features import (
     layer_features,
     totals,
 )
-from spaces import cost
-from spaces.layer_spec import Operator
+from spaces import cost, get_space, layer_cost
+from spaces.layer_spec import LayerSpec, Operator
 from spaces.population import sample
 
 
@@ -26,6 +26,16 @@ def test_features_equal_the_sum_over_each_configs_layers(space):
         assert np.array_equal(row, sum(layer_features((spec,)) for spec in specs))
 
 
+def test_attention_is_counted_in_floats():
+    space = get_space("elasticvit_digits")
+    specs = space.layer_specs(space.max_config())
+    row = layer_features(specs)
+    attentions = [spec for spec in specs if spec.operator is Operator.ATTENTION]
+    found = row[FEATURES.index(Feature("macs", "attention", "float"))]
+    assert found == sum(layer_cost(spec).macs for spec in attentions) > 0
+    assert row[FEATURES.index(Feature("layers", "attention", "float"))] == len(attentions)
+
+
 def test_totals_equal_the_exact_cost(space):
     population = sample(space, 20, np.random.default_rng(1))
     exact = [cost(space.layer_specs(space.from_indices(row))) for row in population]
@@ -35,6 +45,14 @@ def test_totals_equal_the_exact_cost(space):
     layers = [len(space.layer_specs(space.from_indices(row))) for row in population]
     assert np.allclose(np.exp(log_layers), layers)
     assert ((share >= 0) & (share <= 1)).all()
+
+
+def test_pooling_counts_what_it_reads_and_writes():
+    pool = LayerSpec("stem_pool", Operator.MAX_POOL, 16, 16, 8, 4, 3, 2)
+    row = layer_features((pool,))
+    found = {tuple(f): amount for f, amount in zip(FEATURES, row, strict=True) if amount}
+    amounts = {"input_bytes": 4 * 8 * 8 * 16, "output_values": 4 * 4 * 16, "layers": 1}
+    assert found == {(term, "pool", "float"): amount for term, amount in amounts.items()}
 
 
 def test_squeeze_excite_before_an_integer_projection_computes_in_floats(space):

@@ -32,6 +32,22 @@ def tiny_job() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def small_space() -> dict[str, Any]:
+    """An inline space whose supernet is trained in a second."""
+    stage = {"width": [8, 16], "depth": [1, 2], "expansion": [2, 3], "kernel": [3]}
+    settings = {
+        "input_channels": 1,
+        "classes": 10,
+        "resolution": [8],
+        "stem": [8],
+        "stages": [stage | {"stride": 2}],
+        "head": [16],
+        "schemes": ["fp32", "w8a8"],
+    }
+    return {"family": "mobilenetv3", "settings": settings}
+
+
+@pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, runtime_dir: Path) -> Iterator[Workspace]:
     """A home in which tiny jobs run."""
     with open_workspace(tmp_path_factory.mktemp("home")) as opened:

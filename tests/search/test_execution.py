@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -105,6 +106,37 @@ def test_ray_stays_in_the_runtime_folder_and_reports_nothing_home(
     ordered, _ = collect(executor, tasks.session_facts, [0])
     assert ordered[0].value["usage"] == "0"
     assert Path(ordered[0].value["log"]).is_relative_to(runtime_dir)
+
+
+def open_sockets(pids: set[int]) -> set[str]:
+    """The sockets of processes, as `socket:[INODE]`."""
+    found = set()
+    for pid in pids:
+        try:
+            links = list(Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            continue
+        for link in links:
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
+def test_nothing_of_ray_listens_to_other_hosts(executor: Executor) -> None:
+    import ray
+
+    assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+    sockets = open_sockets(descendants(os.getpid()))
+    listening = [
+        line.split()[1]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and f"socket:[{line.split()[9]}]" in sockets
+    ]
+    assert listening
+    # 127.0.0.1, as itself and as an IPv6 address, in the kernel's notation.
+    loopback = ("0100007F:", "0000000000000000FFFF00000100007F:")
+    assert [address for address in listening if not address.startswith(loopback)] == []
 
 
 def test_a_second_executor_uses_the_running_ray_and_leaves_it(executor: Executor) -> None:

@@ -14,6 +14,7 @@ from compilers.measurement import Measurement
 from search.devices import add_device
 from search.errors import VerificationError
 from search.export import export_front
+from search.finetuned import record_finetuned
 from search.job import parse_job
 from search.models import JobRow, Purpose
 from search.progress import silent
@@ -135,6 +136,28 @@ def test_a_bundle_follows_the_last_measurement(found, tmp_path):
     assert found.export(tmp_path / "out", found.good) == [folder]
     assert folder.stat().st_ino != written
     assert sha256_file(folder / "library.so") == _manifest(folder)["files"]["library.so"]["sha256"]
+
+
+def test_what_was_fine_tuned_is_exported(found, tmp_path):
+    (folder,) = found.export(tmp_path / "out", found.good)
+    extra = _manifest(folder)["extra"]
+    assert (extra["finetuned"], extra["selection_accuracy"]) == (False, 0.9)
+    # Its build and subnet lie beside those of the search.
+    job_folder, key = found.build.parents[2], found.good.key
+    shutil.copytree(found.build, job_folder / "finetuned" / found.build.relative_to(job_folder))
+    (job_folder / "finetuned" / "subnets" / key).mkdir(parents=True)
+    values = {"accuracy": 0.93, "loss": 0.1, "seconds": 1.0, "artifact": "sha256:0"}
+    record_finetuned(found.work.store, found.job.id, key, **values)
+    found.measured(found.good, Purpose.FINETUNED, 0.25)
+    assert found.export(tmp_path / "out", found.good) == [folder]
+    manifest = _manifest(folder)
+    assert manifest["latency"]["measured"]["median_ms"] == 0.25
+    extra = manifest["extra"]
+    assert (extra["finetuned"], extra["selection_accuracy"]) == (True, 0.93)
+    assert "class_names" in extra
+    (member, *_) = device_results(found.work.store, found.job, DEVICE).members()
+    assert (member.accuracy, member.measured_ms) == (90.0, 0.2)
+    assert (member.finetuned_accuracy, member.finetuned_ms) == (93.0, 0.25)
 
 
 def test_only_bundles_of_this_job_are_returned(found, tmp_path):

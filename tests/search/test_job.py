@@ -32,6 +32,17 @@ def test_a_device_described_in_place_has_the_settings_of_its_kind():
     assert JobSettings.model_validate(job.decisive()).devices == expected
 
 
+def test_a_space_described_in_place():
+    named = load_job(EXAMPLE).search_space()
+    described = {"family": "mobilenetv3", "settings": named.family.to_json()}
+    job = parse_job(example() | {"space": described, "choices": {"*.kernel": [3]}})
+    assert job.search_space().key == named.restrict(choices={"*.kernel": [3]}).key
+    # What is stored of a job.
+    assert JobSettings.model_validate(job.decisive()) == job
+    family = {"supernet": {"family": "mobilenetv3"}}
+    assert parse_job(example() | {"space": described} | family).search_space().key == named.key
+
+
 def test_resources_do_not_decide_the_result():
     other = parse_job(example() | {"resources": {"num_cpus": 1, "retries": 5}})
     assert other.decisive() == load_job(EXAMPLE).decisive()
@@ -45,6 +56,7 @@ def test_resources_do_not_decide_the_result():
         ({"search": {"generation": 3}}, r"unknown key 'search.generation'.*'generations'"),
         ({"supernet": {"epoch": 3}}, r"unknown key 'supernet.epoch'.*'epochs'"),
         ({"devices": []}, "at least 1 item"),
+        ({"resources": {"training_workers": 65}}, "training_workers 65 .* batch_size 64"),
         ({"devices": ["a", "a"]}, "'a' is listed twice"),
         ({"devices": [{"name": "a", "thread": 1}]}, "devices.0: .*'thread'. Did you mean"),
         (
@@ -69,6 +81,15 @@ def test_resources_do_not_decide_the_result():
         ({"search": {"reference_configs": 2}}, "greater than or equal to 5"),
         ({"name": "No Spaces"}, "name"),
         ({"seed": -1}, "seed"),
+        ({"space": {"family": "resnett", "settings": {}}}, "space: .*unknown family 'resnett'"),
+        ({"space": {"family": "mobilenetv3"}}, "space: .*settings: Field required"),
+        (
+            {"space": {"family": "mobilenetv3", "settings": {"heads": [8]}}},
+            "space: .*'mobilenetv3': unknown key 'heads'. Did you mean 'head'",
+        ),
+        ({"data": {"name": "digit"}}, "unknown data set 'digit'. Did you mean 'digits'"),
+        ({"supernet": {"augmentation": {"flip": 1}}}, r"'supernet.augmentation.flip'"),
+        ({"finetune": {"epoch": 3}}, r"unknown key 'finetune.epoch'.*'epochs'"),
     ],
 )
 def test_mistakes_are_named_with_what_is_allowed(change, message):

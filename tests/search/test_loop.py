@@ -178,6 +178,11 @@ def test_when_nothing_is_feasible_the_closest_are_kept(workspace, delivered, tin
             r"no subnet .* 50 <= size MB: the largest one has 0\.",
         ),
         ({"supernet": {"batch_size": 2000}}, NetcarveError, "exceeds the 1079 training images"),
+        (
+            {"finetune": {"epochs": 1, "batch_size": 2000}},
+            NetcarveError,
+            "finetune.batch_size 2000 exceeds the 1079",
+        ),
         ({"devices": ["nobody"]}, UnknownNameError, "unknown device 'nobody'"),
         ({"space": "resnet"}, UnknownNameError, "mobilenetv3_digits"),
         ({"choices": {"resolution": [21]}}, SpaceError, "allowed: 20, 24, 28, 32"),

@@ -9,6 +9,7 @@ from search.devices import add_device, register_space_text
 from search.names import known_names
 from search.store_schema import VERSION_TABLE
 from search.workspace import open_store
+from spaces import SPACES
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def home(tmp_path, monkeypatch):
 
 def test_names_without_a_database_create_none(home):
     assert known_names("job", home) == known_names("device", home) == []
-    assert known_names("space", home) == ["mobilenetv3_digits"]
+    assert known_names("space", home) == SPACES.names()
     assert not home.exists()
 
 
@@ -31,8 +32,11 @@ def test_names_of_a_database(home):
         register_space_text(store, "base: mobilenetv3_digits\nname: tiny", "b")
         older, _ = store.jobs.record_job("older", {}, "key", 0)
         newer, _ = store.jobs.record_job("newer", {}, "key", 1)
+        for key in ("00ff", "00aa"):
+            store.results.record_supernet(key, "sha256:0", {})
+    assert known_names("supernet", home) == ["00aa", "00ff"]
     assert known_names("device", home) == ["a", "b"]
-    assert known_names("space", home) == ["mobilenetv3_digits", "tiny"]
+    assert known_names("space", home) == sorted([*SPACES.names(), "tiny"])
     assert known_names("job", home) == [newer.id, older.id]
 
 
@@ -77,7 +81,7 @@ def test_a_database_of_another_revision_is_left_alone(home, revision):
             raw.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (revision,))
     before = content(home)
     assert known_names("device", home) == []
-    assert known_names("space", home) == ["mobilenetv3_digits"]
+    assert known_names("space", home) == SPACES.names()
     assert content(home) == before
 
 

@@ -75,6 +75,20 @@ def test_squeeze_excite_runs_once_per_image():
     assert layer_cost(spec).bytes == 4 * (2 * 64 * 16 + 16 + 64) + 8
 
 
+def test_attention_by_hand():
+    # 2 heads of 16 and 24 channels over 5 x 5 pixels.
+    spec = LayerSpec("a", Operator.ATTENTION, 2 * (16 + 16 + 24), 48, 5, 5, kernel=3, heads=2)
+    assert tensor_layout(spec) == {
+        "a.depthwise.weight": ("float32", (48, 1, 3, 3)),
+        "a.depthwise.bias": ("float32", (48,)),
+        "a.position.bias": ("float32", (2, 5, 5)),
+    }
+    scores, sums = 2 * 25 * 25 * 16, 2 * 25 * 25 * 24
+    assert layer_cost(spec).macs == scores + sums + 25 * 48 * 9
+    assert layer_cost(spec).params == 48 * 9 + 48 + 2 * 5 * 5
+    assert layer_cost(spec).bytes == 4 * layer_cost(spec).params
+
+
 def test_costs_add_up(space):
     layers = space.layer_specs(space.max_config())
     assert cost(layers).macs == sum(layer_cost(layer).macs for layer in layers)

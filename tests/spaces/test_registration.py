@@ -53,7 +53,7 @@ def test_without_schemes_the_device_decides():
             SpaceError,
             "larger than device 'edge' allows: head.w_bits",
         ),
-        ("base: mobilenet", UnknownNameError, "Known: mobilenetv3_digits"),
+        ("base: mobilenet", UnknownNameError, "Known: .*mobilenetv3_digits"),
         ("bases: mobilenetv3_digits", ConfigError, "Did you mean 'base'"),
         ("base: [", ConfigError, "not valid YAML"),
         ("- 1", ConfigError, "must be a mapping"),

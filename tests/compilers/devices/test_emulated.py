@@ -23,6 +23,7 @@ from compilers.tvm_runtime import find_runtime
 from spaces.files import sha256_file
 from spaces.layer_spec import Operator
 from spaces.quant_scheme import PRECISIONS
+from tests.compilers.attention_specs import attention_specs
 
 ISA = find_isa("neon_dot")
 RUNTIME = os.environ.get("NETCARVE_TVM_AARCH64", "")
@@ -88,6 +89,15 @@ def test_a_subnet_gives_the_logits_of_the_python_runner(
     # Integers agree to within a step in 0.01 % of values, and this net has fewer than that.
     assert difference <= 1e-5
     assert expected.std(axis=0).min() > 0
+
+
+@emulates
+@pytest.mark.slow
+def test_a_subnet_with_attention_computes_what_its_module_computes(arm, make_subnet, tmp_path):
+    specs = attention_specs("w8a8")
+    # Compares every stored tensor with the module's operators; see `check.LayerCheck`.
+    build = arm.build(make_subnet(specs), specs, tmp_path / "attention")
+    assert "Attention" in {record.kernel for record in build.kernels}
 
 
 @emulates

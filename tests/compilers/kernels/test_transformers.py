@@ -11,6 +11,7 @@ from compilers.errors import KernelError
 from compilers.kernel_library import compile_kernel
 from compilers.kernels import Attention, Norm, Softmax
 from compilers.targets import ISAS, host_isas
+from spaces.layer_spec import Activation
 from tests.compilers.kernels.children import run_checks
 
 # A minute of compiling where nothing else runs.
@@ -102,6 +103,7 @@ def attention(**changes: object) -> Attention:
         ({"scale": 0.0}, "scale 0.0"),
         ({"v_offset": 65}, "v: 32 columns from 65 on leave a tensor of 96"),
         ({"output_dtype": "int8"}, "'int8'"),
+        ({"activation": "tanh"}, "'tanh'"),
     ],
 )
 def test_attention_that_no_template_covers_is_refused(
@@ -136,6 +138,7 @@ def test_symbols_differ_in_every_field() -> None:
         attention(bias=True),
         attention(scale=0.5),
         attention(output_dtype="uint8"),
+        attention(activation=Activation.HARDSWISH),
         attention(q_offset=32, k_offset=0),
         Norm(4, 8),
         Norm(4, 8, centred=False),

@@ -22,6 +22,8 @@ from kernel_case import DTYPES, INPUT, OUTPUT, Case, draw, real, stored
 from compilers.kernels import Attention, Norm, Softmax
 from compilers.kernels.base import LayerParams
 from compilers.targets import ISAS, Isa
+from spaces.layer_spec import Activation
+from supernet.activations import apply_activation
 
 
 def fused(
@@ -87,6 +89,7 @@ def attention_case(kernel: Attention, rng: np.random.Generator, spread: float = 
         scale=kernel.scale,
         enable_gqa=True,
     )
+    y = apply_activation(y, kernel.activation)
     expected = y[0].transpose(0, 1).reshape(kernel.output_shape).numpy()
     params = LayerParams(output=OUTPUT)
     return Case(
@@ -132,6 +135,9 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         fused(37, 4, 1, 32, 40, causal=True, rope=True, output_dtype="uint8"),
         fused(100, 2, 2, 16, 64, bias=True),
         fused(25, 2, 2, 16, 64, bias=True, output_dtype="uint8"),
+        fused(36, 3, 3, 16, 48, bias=True, activation=Activation.HARDSWISH),
+        fused(16, 2, 2, 16, 32, activation=Activation.HARDSWISH, output_dtype="uint8"),
+        fused(9, 2, 2, 16, 40, activation=Activation.RELU, output_dtype="uint8"),
         fused(1, 2, 1, 64, 64, causal=True, rope=True),
         fused(19, 1, 1, 40, 24, causal=True),
         fused(17, 2, 1, 48, 8, rope=True),

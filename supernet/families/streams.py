@@ -1,0 +1,60 @@
+"""Which channels of a network of residual blocks may be reordered together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from supernet.elastic.attention import ElasticAttention
+from supernet.elastic.block import ElasticInvertedResidual
+from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
+from supernet.elastic.mlp import ElasticMlp
+from supernet.supernet import ChannelGroup
+
+Block = ElasticInvertedResidual | ElasticAttention | ElasticMlp
+
+
+def stream_groups(
+    name: str, stem: ElasticConvLayer, blocks: Iterable[Block], head: ElasticConvLayer
+) -> list[ChannelGroup]:
+    """The residual stream of every stage, and the hidden channels of every block.
+
+    A stage's stream is written by the blocks whose sites begin with its name, and read by those
+    of them that follow and by the first block of the next stage.
+
+    Args:
+        name: Of the stream that `stem` writes.
+        stem: What comes before the blocks.
+        blocks: In the order of execution.
+        head: What reads the last stream.
+    """
+    groups: list[ChannelGroup] = []
+    writers, readers, gates = [stem], list[ElasticLayer](), list[ElasticLayer]()
+    for block in blocks:
+        readers.append(_first(block))
+        stage = block.site.partition(".")[0]
+        if stage != name:
+            groups.append(ChannelGroup(name, tuple(writers), tuple(readers), tuple(gates)))
+            name, writers, readers, gates = stage, [], [], []
+        if isinstance(block, ElasticInvertedResidual):
+            gate = () if block.se is None else (block.se,)
+            if block.expand is None:
+                # Each of its depthwise convolution's channels is one of the stream.
+                writers.append(block.depthwise)
+                gates += gate
+            else:
+                inside = (block.expand, block.depthwise)
+                groups.append(ChannelGroup(block.site, inside, (block.project,), gate))
+        elif isinstance(block, ElasticMlp):
+            groups.append(ChannelGroup(block.site, (block.expand,), (block.project,)))
+        writers.append(block.project)
+    groups.append(ChannelGroup(name, tuple(writers), (*readers, head), tuple(gates)))
+    return groups
+
+
+def _first(block: Block) -> ElasticConvLayer:
+    """The layer that mixes the channels which the block reads."""
+    if isinstance(block, ElasticAttention):
+        return block.qkv
+    if isinstance(block, ElasticMlp):
+        return block.expand
+    return block.project if block.expand is None else block.expand

@@ -1,0 +1,32 @@
+"""The families that netcarve ships pass the tests that it ships."""
+
+from __future__ import annotations
+
+import pytest
+
+from spaces import SPACES, cost, get_space
+from supernet.supernet import PRECISION_KINDS
+from supernet.testing import FamilyConformance
+
+LARGE = 10**8
+"""Multiply-accumulates of a network for which modules are built in one architecture, but for their
+first stage."""
+
+
+class TestPresets(FamilyConformance):
+    configs = 1
+    images = 8
+
+    @pytest.fixture(scope="class", params=SPACES.names())
+    def space(self, request):
+        return get_space(request.param)
+
+    def module_space(self, space):
+        if cost(space.layer_specs(space.max_config())).macs < LARGE:
+            return space
+        fixed = {
+            d.name: d.choices[:1]
+            for d in space.dimensions
+            if d.kind not in PRECISION_KINDS and not d.name.startswith("stage1.")
+        }
+        return space.restrict(choices=fixed)

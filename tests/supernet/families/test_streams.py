@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from supernet.families import build_supernet
+from supernet.importance import reorder_channels
+from tests.supernet.tiny_vit import tiny_vit_space
+
+
+@pytest.fixture
+def supernet():
+    torch.manual_seed(0)
+    found = build_supernet(tiny_vit_space())
+    with torch.no_grad():
+        for norm in found.norms():
+            norm.weight.normal_()
+            norm.bias.normal_(std=0.2)
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return found.eval()
+
+
+def test_any_order_of_the_groups_preserves_the_largest_network(supernet):
+    images = torch.rand(4, 1, 24, 24)
+    generator = torch.Generator().manual_seed(1)
+
+    def order(group):
+        return torch.randperm(len(group.writers[0].norm.weight), generator=generator)
+
+    with torch.no_grad():
+        before = supernet(images)
+        stores = {site: p.clone() for site, p in supernet.named_parameters()}
+        reorder_channels(supernet, order)
+        torch.testing.assert_close(supernet(images), before, rtol=1e-3, atol=1e-3)
+    changed = {n for n, p in supernet.named_parameters() if not torch.equal(p, stores[n])}
+    for module in ("stem.conv", "head.conv", "feature.linear"):
+        assert f"{module}.weight" in changed
+
+
+def test_groups_are_streams_and_hidden_channels_but_no_heads(supernet):
+    groups = {group.name: group for group in supernet.channel_groups()}
+    mlps = {f"stage{s}.block{b}.mlp" for s in (2, 3) for b in (0, 1)}
+    inside = {"stage1.block0", "stage1.block1", "stage2.entry", "stage3.entry"}
+    assert groups.keys() == {"stem", "stage1", "stage2", "stage3", "head"} | mlps | inside
+
+    def sites(layers):
+        return [layer.spec.site for layer in layers]
+
+    # A block without expansion carries the stream through its depthwise convolution.
+    blocks = [f"stem.block{b}" for b in (0, 1)]
+    assert sites(groups["stem"].writers) == [
+        "stem.conv", *(f"{b}.{layer}" for b in blocks for layer in ("depthwise", "project"))
+    ]  # fmt: skip
+    assert sites(groups["stem"].readers) == [
+        *(f"{block}.project" for block in blocks), "stage1.block0.expand"
+    ]  # fmt: skip
+    assert sites(groups["stage3"].writers) == [
+        "stage3.entry.project",
+        "stage3.block0.attention.project",
+        "stage3.block0.mlp.project",
+        "stage3.block1.attention.project",
+        "stage3.block1.mlp.project",
+    ]
+    assert sites(groups["stage3"].readers)[-1] == "head"
+    written = {site for group in groups.values() for site in sites(group.writers)}
+    assert not [site for site in written if site.endswith(("qkv", "core"))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from predictors.base import FloatArray
 from spaces.dimension import DimensionKind
@@ -76,8 +76,8 @@ class ConfigEncoding:
 
 def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:
     """Which configs (n,) have no quantised layer."""
-    bits = ConfigEncoding(space, (Part.BITS,))(population)
-    return np.asarray(bits.sum(axis=1) == 0.0)
+    bits = ConfigEncoding(space, (Part.BITS,))(population).sum(axis=1)
+    return _mask(bits == 0)
 
 
 def without_quantisation(space: SearchSpace, population: Population) -> Population:
@@ -86,5 +86,5 @@ def without_quantisation(space: SearchSpace, population: Population) -> Populati
     return np.where(parts, 0, population).astype(np.int16)
 
 
-def _mask(values: Sequence[bool]) -> NDArray[np.bool_]:
+def _mask(values: ArrayLike) -> NDArray[np.bool_]:
     return np.array(values, dtype=np.bool_)

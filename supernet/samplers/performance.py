@@ -70,7 +70,8 @@ class PerformanceSampler(LevelSampler):
         genes = len(space.names)
         self.banks = [MemoryBank(self.config.capacity, genes) for _ in self.levels]
         self._explored: dict[int, list[NDArray[np.int16]]] = {}
-        self._widths = columns(space, DimensionKind.WIDTH)
+        # The width of a transformer stage is chosen by its heads.
+        self._widths = columns(space, frozenset({DimensionKind.WIDTH, DimensionKind.HEADS}))
         self._depths = columns(space, DimensionKind.DEPTH)
 
     @classmethod

@@ -7,6 +7,7 @@ import pytest
 
 from supernet.samplers import PerformanceConfig, PerformanceSampler, Role
 from supernet.schedule import Horizon
+from tests.supernet.tiny_vit import tiny_vit_space
 
 HORIZON = Horizon(first_step=0, steps=240, steps_per_epoch=40)
 
@@ -106,3 +107,17 @@ def test_a_resumed_sampler_goes_on_alike(space, stop):
     second.load_state(json.loads(json.dumps(first.state())))
     assert run(second, range(stop, 120)) == draws[stop:]
     assert second.state() == whole.state()
+
+
+def test_heads_are_widths_of_transformer_stages():
+    space = tiny_vit_space()
+    sampler = build(space)
+    rows = np.stack([space.max_config().indices] * 2)
+    heads = [i for i, d in enumerate(space.dimensions) if d.kind == "heads"]
+    narrow, few = rows[0].copy(), rows[0].copy()
+    narrow[heads] = 0
+    few[[i for i, d in enumerate(space.dimensions) if d.kind == "depth"]] = 0
+    by_width = sampler.depth_preference(rows, space.from_indices(narrow).indices)
+    by_depth = sampler.depth_preference(rows, space.from_indices(few).indices)
+    assert (by_width < 0).all()
+    assert (by_depth > 0).all()

@@ -52,7 +52,9 @@ class _LearnedStepSize(torch.autograd.Function):
         else:
             moved *= torch.reciprocal(scale)
         # The gradient of a clamp of `moved`: that of the output where nothing was clipped.
-        grad_x = torch.ops.aten.hardtanh_backward(grad, moved, -half, half)
+        grad_x = torch.ops.aten.hardtanh_backward.grad_input(
+            grad, moved, -half, half, grad_input=moved
+        )
         grad_scale = grad_zero = None
         _, needs_scale, needs_zero = ctx.needs_input_grad[:3]
         if needs_scale:

@@ -54,8 +54,10 @@ class ElasticConv2d(nn.Module):
 
     def weight_view(self) -> Tensor:
         """The active channels of the largest kernel [O, I / groups, K, K], a view of the store."""
-        inputs = 1 if self.depthwise else self.spec.in_channels
-        return self.weight[: self.spec.out_channels, :inputs]
+        wanted = (self.spec.out_channels, 1 if self.depthwise else self.spec.in_channels)
+        if wanted == self.weight.shape[:2]:
+            return self.weight
+        return self.weight[: wanted[0], : wanted[1]]
 
     def float_weight(self) -> Tensor:
         """The active float32 weight [O, I / groups, k, k]; a view when k is the largest kernel."""

@@ -56,14 +56,15 @@ class ElasticBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, active, H, W] -> the same shape."""
         weight, bias = self._view(self.weight).flatten(), self._view(self.bias).flatten()
+        if self.training and self.averaged is None and self.world.size == 1:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         stores = (self._view(self.running_mean), self._view(self.running_var))
         mean, var = (store.flatten() for store in stores)
         if not self.training:
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
         if self.world.size > 1:
             return self._forward_shared(x, weight, bias, stores)
-        if self.averaged is None:
-            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+        assert self.averaged is not None
         self.averaged += 1
         out = F.batch_norm(x, mean, var, weight, bias, True, 1 / self.averaged, self.eps)
         for store, updated in zip(stores, (mean, var), strict=True):
@@ -74,7 +75,8 @@ class ElasticBatchNorm2d(nn.Module):
 
     def _view(self, values: Tensor) -> Tensor:
         """The active part of [channels], of any shape, in the order of the input's channels."""
-        return values[: self.active]
+        # A slice of everything would cost a node of autograd's graph.
+        return values if self.active == len(values) else values[: self.active]
 
     def _forward_shared(
         self, x: Tensor, weight: Tensor, bias: Tensor, stores: tuple[Tensor, Tensor]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.integer_ops import exact_dtype, spread
+from supernet.integer_ops import empty_maps, exact_dtype, spread
 
 
 @torch.library.custom_op("netcarve::qconv2d_grouped", mutates_args=())
@@ -76,11 +76,7 @@ def _(
     weight_bits: int,
     weight_zero_point: Tensor | None = None,
 ) -> Tensor:
-    size = [
-        (s + 2 * padding - k) // stride + 1
-        for s, k in zip(x.shape[2:], weight.shape[2:], strict=True)
-    ]
-    return x.new_empty((x.shape[0], weight.shape[0], *size), dtype=torch.float32)
+    return empty_maps(x, weight, stride, padding)
 
 
 @torch.library.custom_op("netcarve::qlinear_grouped", mutates_args=())

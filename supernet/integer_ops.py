@@ -91,6 +91,16 @@ def _requantise(accumulator: Tensor, bias: Tensor, scale: Tensor, axis: int) -> 
     return total.to(torch.float32) * scale.view(channels)
 
 
+def empty_maps(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """What a convolution of `x` [N, I, H, W] with `weight` [O, I / groups, k, k] returns, without
+    its values: float32 [N, O, H', W']."""
+    size = [
+        (s + 2 * padding - k) // stride + 1
+        for s, k in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    return x.new_empty((x.shape[0], weight.shape[0], *size), dtype=torch.float32)
+
+
 @torch.library.custom_op("netcarve::qconv2d", mutates_args=())
 def qconv2d(
     x: Tensor,
@@ -145,11 +155,7 @@ def _(
     weight_bits: int = 8,
     weight_zero_point: Tensor | None = None,
 ) -> Tensor:
-    size = [
-        (s + 2 * padding - k) // stride + 1
-        for s, k in zip(x.shape[2:], weight.shape[2:], strict=True)
-    ]
-    return x.new_empty((x.shape[0], weight.shape[0], *size), dtype=torch.float32)
+    return empty_maps(x, weight, stride, padding)
 
 
 @torch.library.custom_op("netcarve::qlinear", mutates_args=())

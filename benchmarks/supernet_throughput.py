@@ -9,6 +9,8 @@
   2 to 4, depths 1 and 2) a sandwich step over a step of the largest subnet alone, as a plain
   network.
 
+The step is the trainer's, with the memory settings of its training for all.
+
 One thread, batch 64, one process; the steps of a space take turns, and medians are compared. A/A
 compares two halves of the plain steps. Peak memory is that of a process of its own which makes
 sandwich steps, and of one that makes steps of the largest subnet.
@@ -33,16 +35,22 @@ import numpy as np
 import torch
 from _figures import show_figures
 from _plain_nets import plain_net
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces import Config, SearchSpace, get_space
 from spaces.population import sample
-from supernet import Supernet, build_supernet
-from supernet.objectives import cross_entropy, distillation
+from supernet import Supernet, SupernetConfig, build_supernet
+from supernet.allocator import kept_memory
+from supernet.descent import Descent
+from supernet.distributed import SingleWorld
+from supernet.objectives import cross_entropy
+from supernet.samplers import Draw, Role
+from supernet.schedule import Rates
 
 BATCH = 64
 CLASSES = 10
 SEED = 5
+LEARNING_RATE = 1e-4
 RANDOM_CONFIGS = 2
 OFA_SPACE = "ofa_half_width"
 TARGETS = {
@@ -118,28 +126,17 @@ def batch_for(space: SearchSpace) -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (BATCH,), generator=generator)
 
 
-def optimizer_of(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """As the trainer has it."""
-    return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0, fused=True)
-
-
 def sandwich_step(supernet: Supernet, configs: Sequence[Config]) -> Step:
-    """Gradients of all configs, the first one teaching the others; one update."""
+    """The trainer's own step on these configs, the first one teaching the others."""
     images, labels = batch_for(supernet.space)
-    optimizer = optimizer_of(list(supernet.parameters()))
+    config = SupernetConfig(batch_size=BATCH, random_configs=RANDOM_CONFIGS)
+    descent = Descent(supernet, config, SingleWorld())
+    roles = [Role.MAX, *[Role.RANDOM] * RANDOM_CONFIGS, Role.MIN]
+    draws = [Draw(config, role) for config, role in zip(configs, roles, strict=True)]
+    rates = Rates(LEARNING_RATE, LEARNING_RATE)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        teacher: Tensor | None = None
-        for config in configs:
-            supernet.activate(config)
-            logits = supernet(images)
-            if teacher is None:
-                loss, teacher = cross_entropy(logits, labels), logits.detach()
-            else:
-                loss = distillation(logits, teacher)
-            torch.autograd.backward(loss)
-        optimizer.step()
+        descent.step(draws, images, labels, rates, progress=0.5)
 
     return step
 
@@ -149,7 +146,8 @@ def plain_step(space: SearchSpace, config: Config) -> Step:
     torch.manual_seed(SEED)
     net = plain_net(space.layer_specs(config))
     images, labels = batch_for(space)
-    optimizer = optimizer_of(list(net.parameters()))
+    # As the trainer has it.
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -239,7 +237,7 @@ def main() -> None:
 
     found = {}
     print("space           sandwich ms  max ms  random ms     min ms  sum ms  A/A    MB  max's MB")
-    with HostLock().exclusive("a benchmark"):
+    with HostLock().exclusive("a benchmark"), kept_memory():
         for name in SPACES:
             sandwich, plain, aa = found[name] = measure(name, options.rounds)
             memory = [peak_memory(name, what) for what in ("sandwich", "max")]

@@ -18,6 +18,9 @@ _FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-def apply_activation(x: Tensor, activation: Activation) -> Tensor:
-    """`x` after the non-linearity; any shape."""
+def apply_activation(x: Tensor, activation: Activation, *, inplace: bool = False) -> Tensor:
+    """`x` after the non-linearity; any shape. With `inplace`, `x` may become the result: nothing
+    else may need it, its own gradient included."""
+    if inplace and activation is Activation.RELU:
+        return F.relu(x, inplace=True)
     return _FUNCTIONS[activation](x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from supernet.objectives.teacher import Teacher
 from supernet.regularisers import REGULARIZERS, Regularizer
 from supernet.samplers import Draw
 from supernet.schedule import Rates
+from supernet.shared_prefix import SharedPrefix
 from supernet.supernet import Supernet
 from supernet.updates import UPDATES, UpdateRule
 
@@ -80,17 +82,27 @@ class Descent:
         if sampled and self.teacher is not None:
             context.teacher = self.teacher.logits(images)
         first = torch.zeros(())
+        resized: dict[int, Tensor] = {}
         self.update.begin(rates)
-        for draw in draws:
-            (self.supernet.activate if sampled else self._activate_float32)(draw.config)
-            logits = self._forward(images)
-            loss = self._rows() * objective.loss(draw, logits, labels, context)
-            torch.autograd.backward(self.update.share(len(draws)) * loss)
-            if not context.earlier:
-                first = loss.detach()
-                self._regularize(sampled)
-            context.earlier.append((draw, logits.detach()))
-            self.update.after_backward(draw)
+        with self._shared_prefix(len(draws)) as prefix:
+            for draw in draws:
+                (self.supernet.activate if sampled else self._activate_float32)(draw.config)
+                resolution = self.supernet.resolution
+                if resolution not in resized:
+                    resized[resolution] = resize(images, resolution)
+                if prefix is not None:
+                    prefix.share(resized[resolution])
+                    prefix.keeps = draw is not draws[-1]
+                logits = self._forward(resized[resolution])
+                loss = self._rows() * objective.loss(draw, logits, labels, context)
+                torch.autograd.backward(self.update.share(len(draws)) * loss)
+                if not context.earlier:
+                    first = loss.detach()
+                    self._regularize(sampled)
+                context.earlier.append((draw, logits.detach()))
+                self.update.after_backward(draw)
+            if prefix is not None:
+                prefix.backward()
         self.update.finish()
         return self._mean_over_workers(first)
 
@@ -105,6 +117,12 @@ class Descent:
             loss = self._rows() * F.cross_entropy(self._forward(images), labels)
             found[config] = self._mean_over_workers(loss)
         return found
+
+    def _shared_prefix(self, configs: int) -> AbstractContextManager[SharedPrefix | None]:
+        """What a step of so many configs shares; None where weights change between them."""
+        if configs == 1 or self.update.updates_between:
+            return nullcontext()
+        return self.supernet.shared_prefix()
 
     def _activate_float32(self, config: Config) -> None:
         activate_float32(self.supernet, config)

@@ -22,6 +22,7 @@ from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.extract import Subnet, subnet_from_tensors
 from supernet.quantizers import PER_FORM, QUANTIZERS, FakeQuantizer
+from supernet.shared_prefix import SharedPrefix
 
 PRECISION_KINDS = (
     DimensionKind.W_BITS,
@@ -143,6 +144,20 @@ class Supernet(nn.Module):
         finally:
             for norm in self.norms():
                 norm.world = SingleWorld()
+
+    @contextmanager
+    def shared_prefix(self) -> Iterator[SharedPrefix]:
+        """Within it, subnets that read the same tensors, which the prefix must be told of, share
+        what their first layers compute alike; call its `backward` after all of theirs."""
+        prefix = SharedPrefix()
+        layers = [layer for layer in self.layers().values() if isinstance(layer, ElasticConvLayer)]
+        for layer in layers:
+            layer.prefix = prefix
+        try:
+            yield prefix
+        finally:
+            for layer in layers:
+                layer.prefix = None
 
     @contextmanager
     def _observing(self) -> Iterator[None]:

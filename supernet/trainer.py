@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spaces.config import Config
 from spaces.space import SearchSpace
+from supernet.allocator import kept_memory
 from supernet.batches import Batches
 from supernet.checkpoint import Checkpoint, load_latest, save_checkpoint
 from supernet.config import SupernetConfig
@@ -284,23 +285,8 @@ def train_supernet(
     for problem in problems:
         _log.warning("%s; going on from an earlier checkpoint", problem)
     _check_same_step(trainer, folder)
-    sampled_steps = trainer.total_steps - trainer.warmup_steps
-    while trainer.step < trainer.total_steps:
-        trainer.train_step()
-        if trainer.step <= trainer.warmup_steps:
-            report("warm-up", trainer.step, trainer.warmup_steps)
-        else:
-            report(config.sampler.name, trainer.step - trainer.warmup_steps, sampled_steps)
-        is_asked = torch.tensor(stop is not None and stop(), dtype=torch.float32)
-        is_stopped = bool(world.sum(is_asked.to(world.device)) > 0)
-        is_due = trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps
-        if world.rank == 0 and (is_due or is_stopped):
-            save_checkpoint(folder, trainer.checkpoint())
-        if is_stopped and trainer.step < trainer.total_steps:
-            raise TrainingStoppedError(
-                f"the training was stopped after step {trainer.step} of {trainer.total_steps}; "
-                f"it goes on from its checkpoint in {folder}"
-            )
+    with kept_memory():
+        _train(trainer, folder, report, stop)
     supernet = trainer.supernet
     supernet.activate(space.max_config())
     # Training keeps no statistics: saved before this, the supernet would have none.
@@ -320,3 +306,26 @@ def _check_same_step(trainer: Trainer, folder: str | Path) -> None:
             f"worker {world.rank} finds step {trainer.step} in {folder} and another worker finds "
             "another; the folder must lie where all of them see it"
         )
+
+
+def _train(
+    trainer: Trainer, folder: str | Path, report: Progress, stop: Callable[[], bool] | None
+) -> None:
+    config, world = trainer.config, trainer.world
+    sampled_steps = trainer.total_steps - trainer.warmup_steps
+    while trainer.step < trainer.total_steps:
+        trainer.train_step()
+        if trainer.step <= trainer.warmup_steps:
+            report("warm-up", trainer.step, trainer.warmup_steps)
+        else:
+            report(config.sampler.name, trainer.step - trainer.warmup_steps, sampled_steps)
+        is_asked = torch.tensor(stop is not None and stop(), dtype=torch.float32)
+        is_stopped = bool(world.sum(is_asked.to(world.device)) > 0)
+        is_due = trainer.step % config.checkpoint_every == 0 or trainer.step == trainer.total_steps
+        if world.rank == 0 and (is_due or is_stopped):
+            save_checkpoint(folder, trainer.checkpoint())
+        if is_stopped and trainer.step < trainer.total_steps:
+            raise TrainingStoppedError(
+                f"the training was stopped after step {trainer.step} of {trainer.total_steps}; "
+                f"it goes on from its checkpoint in {folder}"
+            )

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Largest maps, in pixels, on which the weight gradient is computed as a convolution of images
-# by kernel size: beyond them oneDNN's own is faster.
-_SMALL_MAPS = {3: 16, 5: 64, 7: 64}
+# Largest maps, in pixels, on which the weight gradient is computed as a convolution of images, by
+# kernel size: beyond them oneDNN's own is faster.
+_SMALL_MAPS = {3: 4, 5: 256, 7: 256}
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
@@ -47,7 +47,7 @@ def _depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     unseen = max(0, weight.shape[-1] // 2 - (size - 1))
     if unseen:
         weight = weight[..., unseen:-unseen, unseen:-unseen]
-    if weight.shape[-1] == 1 and stride == 1:
+    if weight.shape[-1] == 1 and (stride == 1 or size == 1):
         return x * weight.view(1, -1, 1, 1)
     out: Tensor = _Depthwise.apply(x, weight, stride)  # type: ignore[no-untyped-call]
     return out
@@ -79,7 +79,7 @@ class _Depthwise(torch.autograd.Function):
             grad_weight = _weight_gradient(x, grad, kernel, ctx.stride)
             needs_weight = False
         if needs_x or needs_weight:
-            found = torch.ops.aten.convolution_backward(
+            found = torch.ops.aten.convolution_backward.default(
                 grad,
                 x,
                 weight,
@@ -104,6 +104,11 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tenso
     of one image with N * C channels, whose windows are the gradient maps.
     """
     n, c, height, width = x.shape
+    if grad.shape[2:] == (1, 1):
+        # One window, and a convolution with that stride and no other window is slow.
+        border = kernel // 2
+        window = F.pad(x, (border, kernel - border - width, border, kernel - border - height))
+        return (window * grad).sum(0).unsqueeze(1)
     image = x.permute(2, 3, 0, 1).reshape(1, height, width, n * c).permute(0, 3, 1, 2)
     window = grad.permute(2, 3, 0, 1).reshape(*grad.shape[2:], n * c)
     window = window.permute(2, 0, 1).unsqueeze(1)  # [N * C, 1, H', W']

@@ -18,6 +18,7 @@ from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
+from supernet.shared_prefix import SharedPrefix
 
 _OBSERVED_ELEMENTS = 32768
 
@@ -124,6 +125,9 @@ class ElasticConvLayer(ElasticLayer):
         options: What the site must be able to become.
         conv: Its convolution; by default one over prefixes of its channels.
         norm: Its normalisation; likewise.
+
+    Attributes:
+        prefix: What the subnets of a step share; see `Supernet.shared_prefix`.
     """
 
     def __init__(
@@ -135,6 +139,8 @@ class ElasticConvLayer(ElasticLayer):
         super().__init__(options)
         self.conv = ElasticConv2d(options) if conv is None else conv
         self.norm = ElasticBatchNorm2d(options.largest.out_channels) if norm is None else norm
+        self.prefix: SharedPrefix | None = None
+        self._is_plain = conv is None and norm is None
 
     def activate(self, spec: LayerSpec) -> None:
         super().activate(spec)
@@ -143,7 +149,15 @@ class ElasticConvLayer(ElasticLayer):
 
     def compute(self, x: Tensor) -> Tensor:
         """float32 [N, I, H, W] -> [N, O, H', W']."""
-        return apply_activation(self.norm(self.conv(x)), self.spec.activation)
+        if self.prefix is None:
+            return self._compute(x)
+        # The gradient of a scale depends on how many values it has.
+        by_channel = self._is_plain and self.spec.precision.weight is None
+        return self.prefix.output(self.spec, x, by_channel, self._compute)
+
+    def _compute(self, x: Tensor) -> Tensor:
+        # BatchNorm needs its input for its gradient, not its output.
+        return apply_activation(self.norm(self.conv(x)), self.spec.activation, inplace=True)
 
     def calibrate_weights(self) -> None:
         self.conv.calibrate_weights()

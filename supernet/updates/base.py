@@ -58,6 +58,8 @@ class UpdateRule(ABC):
     """
 
     settings_type: ClassVar[type[UpdateConfig]]
+    updates_between: ClassVar[bool] = False
+    """Whether weights change between the configs of a step."""
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class PerPrecisionUpdate(UpdateRule):
     """Weights and scales step after the backward pass of every config."""
 
     settings_type = PerPrecisionConfig
+    updates_between = True
     config: PerPrecisionConfig
 
     def __init__(

@@ -36,6 +36,7 @@ EVERY_OPERATOR = (
     LayerSpec("conv", Operator.CONV, 3, 16, 8, 4, 3, 2, activation=Activation.HARDSWISH),
     LayerSpec("depthwise", Operator.DEPTHWISE_CONV, 16, 16, 4, 4, 3, 1, 16, Activation.RELU),
     LayerSpec("se", Operator.SQUEEZE_EXCITE, 16, 16, 4, 4, hidden_channels=8),
+    LayerSpec("norm", Operator.LAYER_NORM, 16, 16, 4, 4),
     LayerSpec("qkv", Operator.CONV, 16, 48, 4, 4, heads=1),
     LayerSpec("core", Operator.ATTENTION, 48, 16, 4, 4, 3, heads=1),
     LayerSpec("max_pool", Operator.MAX_POOL, 16, 16, 4, 2, 3, 2),

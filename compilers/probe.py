@@ -27,6 +27,7 @@ from compilers.kernels import (
     Gemm,
     GlobalPool,
     MaxPool,
+    Norm,
     Quantize,
     SqueezeExcite,
     WeightOnlyGemm,
@@ -35,7 +36,7 @@ from compilers.kernels.base import DType, Kernel, LayerParams, QParams
 from compilers.kernels.nibbles import held_bits
 from compilers.targets import Isa
 from spaces.capabilities import PROBED
-from spaces.layer_spec import Activation, Operator
+from spaces.layer_spec import LAYER_NORM_EPSILON, Activation, Operator
 from spaces.quant_scheme import QuantScheme, precision
 
 Array = NDArray[np.generic]
@@ -335,6 +336,18 @@ def _attention(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]
     ]
 
 
+def _layer_norm(dtype: DType, bits: int, rng: np.random.Generator) -> list[Trial]:
+    del bits  # its weights are float32
+    kernel = Norm(9, 24, LAYER_NORM_EPSILON, True, dtype, dtype)
+    x = _draw(rng, kernel.input_shape, dtype)
+    gain, shift = (rng.standard_normal(24).astype(np.float32) for _ in range(2))
+    wide = _real(x)
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    variance = np.square(centred).mean(axis=1, keepdims=True)
+    real = centred / np.sqrt(variance + kernel.epsilon) * gain + shift
+    return [_plain(kernel, x, real, LayerParams(gain, shift))]
+
+
 _TRIALS: dict[Operator, Callable[[DType, int, np.random.Generator], list[Trial]]] = {
     Operator.CONV: _conv,
     Operator.DEPTHWISE_CONV: _depthwise,
@@ -343,4 +356,5 @@ _TRIALS: dict[Operator, Callable[[DType, int, np.random.Generator], list[Trial]]
     Operator.GLOBAL_POOL: _pool,
     Operator.LINEAR: _linear,
     Operator.ATTENTION: _attention,
+    Operator.LAYER_NORM: _layer_norm,
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compilers.errors import UnsupportedOperatorError
 from compilers.graph import Graph, Op, OpKind
-from spaces.layer_spec import Activation, LayerSpec, Operator
+from spaces.layer_spec import LAYER_NORM_EPSILON, Activation, LayerSpec, Operator
 from spaces.quant_scheme import PRECISIONS, U8_ACTIVATION, LayerPrecision
 
 _INPUT = "x"
@@ -84,6 +84,8 @@ class _Writer:
                 return self.emit(OpKind.MEAN, spec.site, (x,), (1, channels), axes=(2, 3))
             case Operator.ATTENTION:
                 return self.attention(x, spec)
+            case Operator.LAYER_NORM:
+                return self.layer_norm(x, spec)
         kind, attributes = _layer_kind(spec), {}
         if (weight := spec.precision.weight) is not None:
             attributes["weight_bits"] = weight.bits
@@ -106,6 +108,18 @@ class _Writer:
         gate = self.emit(OpKind.HARDSIGMOID, spec.site, (gate,))
         gate = self.emit(OpKind.RESHAPE, spec.site, (gate,), (1, channels, 1, 1))
         return self.emit(OpKind.MUL, spec.site, (x, gate))
+
+    def layer_norm(self, x: str, spec: LayerSpec) -> str:
+        channels, size = spec.out_channels, spec.out_size
+        pixels = self.emit(
+            OpKind.PERMUTE, spec.site, (x,), (1, size, size, channels), axes=(0, 2, 3, 1)
+        )
+        out = self.emit(
+            OpKind.LAYER_NORM, spec.site, (pixels,), params=_float_weights((channels,)),
+            epsilon=LAYER_NORM_EPSILON,
+        )  # fmt: skip
+        shape = (1, channels, size, size)
+        return self.emit(OpKind.PERMUTE, spec.site, (out,), shape, axes=(0, 3, 1, 2))
 
     def attention(self, x: str, spec: LayerSpec) -> str:
         size, heads, values = spec.out_size, spec.heads, spec.out_channels

@@ -48,8 +48,8 @@ class Feature(NamedTuple):
 FEATURES: tuple[Feature, ...] = (
     *(Feature(t, o, p) for o in OPERATORS for p in PRECISIONS for t in TERMS),
     *(Feature(t, "elementwise", "float") for t in EXTRAS),
-    # Attention itself is never quantised.
-    *(Feature(t, "attention", "float") for t in TERMS),
+    # These are never quantised.
+    *(Feature(t, o, "float") for o in ("attention", "layer_norm") for t in TERMS),
 )
 NOMINAL_MS: FloatArray = np.array([feature.nominal_ms for feature in FEATURES])
 TOTALS = ("log_macs", "log_bytes", "log_layers", "integer_share")
@@ -71,6 +71,7 @@ def _operator(spec: LayerSpec) -> str:
         Operator.GLOBAL_POOL: "pool",
         Operator.LINEAR: "linear",
         Operator.ATTENTION: "attention",
+        Operator.LAYER_NORM: "layer_norm",
     }[spec.operator]
 
 

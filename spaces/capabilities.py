@@ -19,12 +19,14 @@ from spaces.quant_scheme import (
     precision,
 )
 
+_FLOAT_ONLY = frozenset({Operator.ATTENTION, Operator.LAYER_NORM})
+
 PROBED = frozenset(
     (operator, name)
     for operator in Operator
     for name, found in PRECISIONS.items()
     if (not found.weight_only or operator is Operator.LINEAR)
-    and (found == FP32 or operator is not Operator.ATTENTION)
+    and (found == FP32 or operator not in _FLOAT_ONLY)
 )
 """What a probe asks for: every operator in every precision that its layers can have."""
 

@@ -46,7 +46,8 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     a weight-only layer as well. Asymmetric weights have a `weight_zero_point`, int8 of the shape of
     `scale`. A layer that quantises its input stores `input_scale` and `input_zero_point`, whatever
     its bits. Squeeze-and-excite stores its two linear layers `reduce` and `expand` in float32,
-    attention the depthwise convolution of its values and its position biases [heads, |dy|, |dx|].
+    attention the depthwise convolution of its values and its position biases [heads, |dy|, |dx|],
+    LayerNorm a `weight` and a `bias` per channel.
 
     Integer weights of 8 bits are stored as int8. Narrower ones are packed into bytes, the whole
     tensor in one row: element i, in two's complement, is the bits `i * bits` to
@@ -63,6 +64,8 @@ def tensor_layout(spec: LayerSpec) -> TensorLayout:
     elif spec.operator is Operator.ATTENTION:
         layout |= tensor_layout(spec.value_convolution)
         layout[f"{site}.position.bias"] = ("float32", (spec.heads, spec.in_size, spec.in_size))
+    elif spec.operator is Operator.LAYER_NORM:
+        layout[f"{site}.weight"] = layout[f"{site}.bias"] = ("float32", (out,))
     elif spec.operator not in POOLING:
         scheme = spec.precision.weight
         layout[f"{site}.weight"] = _stored(spec.weight_shape, scheme)
@@ -96,7 +99,8 @@ def _scale_shape(shape: tuple[int, ...], scheme: QuantScheme) -> tuple[int, ...]
 
 
 def layer_cost(spec: LayerSpec) -> Cost:
-    """The cost of one layer. Pooling, softmax and activations count no multiply-accumulates."""
+    """The cost of one layer. Pooling, softmax, LayerNorm and activations count no
+    multiply-accumulates."""
     layout = tensor_layout(spec)
     size = sum(DTYPE_BYTES[dtype] * prod(shape) for dtype, shape in layout.values())
     weights = prod(spec.weight_shape)
@@ -110,7 +114,9 @@ def layer_cost(spec: LayerSpec) -> Cost:
         # Scores, and their sums of values, of every pair of pixels.
         products = spec.heads * sum(spec.head_channels) * positions**2
     biases = sum(prod(shape) for name, (_, shape) in layout.items() if name.endswith("bias"))
-    return Cost(macs=weights * positions + products, params=weights + biases, bytes=size)
+    gains = spec.out_channels if spec.operator is Operator.LAYER_NORM else 0
+    params = weights + gains + biases
+    return Cost(macs=weights * positions + products, params=params, bytes=size)
 
 
 def bit_operations(spec: LayerSpec) -> int:

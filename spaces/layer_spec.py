@@ -24,10 +24,18 @@ class Operator(StrEnum):
     queries, keys and values: their channels side by side in this order, and in each the heads side
     by side. The values pass a depthwise convolution first; scores have a learned bias for every
     head and distance |dy|, |dx| (as in LeViT, Graham et al. 2021)."""
+    LAYER_NORM = "layer_norm"
+    """Normalisation over the channels of each pixel (Ba et al. 2016), with `LAYER_NORM_EPSILON`
+    added to the variance."""
+
+
+LAYER_NORM_EPSILON = 1e-6
 
 
 POOLING = frozenset({Operator.MAX_POOL, Operator.GLOBAL_POOL})
 """Operators without weights."""
+
+_NO_MATRIX = frozenset({Operator.SQUEEZE_EXCITE, Operator.ATTENTION, Operator.LAYER_NORM, *POOLING})
 
 
 class Activation(StrEnum):
@@ -98,8 +106,9 @@ class LayerSpec:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight is."""
-        if self.operator in (Operator.SQUEEZE_EXCITE, Operator.ATTENTION, *POOLING):
+        """[O, I / groups, k, k], or [O, I] of a linear layer; (0,) where no single weight mixes
+        channels or pixels."""
+        if self.operator in _NO_MATRIX:
             return (0,)
         shape = (self.out_channels, self.in_channels // self.groups)
         return shape if self.operator is Operator.LINEAR else (*shape, self.kernel, self.kernel)

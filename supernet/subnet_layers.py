@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.cost import tensor_layout
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import LAYER_NORM_EPSILON, LayerSpec, Operator
 from spaces.quant_scheme import FP32, QuantScheme
 from supernet import grouped_ops, integer_ops
 from supernet.attention import attend, position_bias
@@ -163,6 +163,21 @@ class GlobalPool(InputQuantizer):
         return x.mean((2, 3))
 
 
+class LayerNorm(InputQuantizer):
+    """Normalisation over the channels of each pixel."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(spec.out_channels), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] -> the same shape."""
+        pixels, shape = x.permute(0, 2, 3, 1), self.weight.shape
+        out = F.layer_norm(pixels, shape, self.weight, self.bias, LAYER_NORM_EPSILON)
+        return out.permute(0, 3, 1, 2)
+
+
 class PositionBias(nn.Module):
     """Biases of attention by distance, [heads, R, R]."""
 
@@ -204,7 +219,8 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
 
     Raises:
         ValueError: Integer weights on a float32 input where nothing executes them: a linear layer
-            may have them, with one scale per group of inputs. Or attention that is not in float32.
+            may have them, with one scale per group of inputs. Or attention or LayerNorm that is
+            not in float32.
     """
     integer, weight_only = spec.precision.integer, spec.precision.weight_only
     grouped = spec.precision.weight is not None and spec.precision.weight.group_size is not None
@@ -213,8 +229,8 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
             f"{spec.site}: {spec.operator} in {spec.precision.name}: integer weights need a "
             "quantised input, or a linear layer and one scale per group of inputs"
         )
-    if spec.operator is Operator.ATTENTION and spec.precision != FP32:
-        raise ValueError(f"{spec.site}: attention in {spec.precision.name}; allowed: fp32")
+    if spec.operator in (Operator.ATTENTION, Operator.LAYER_NORM) and spec.precision != FP32:
+        raise ValueError(f"{spec.site}: {spec.operator} in {spec.precision.name}; allowed: fp32")
     layer: InputQuantizer
     match spec.operator:
         case Operator.CONV | Operator.DEPTHWISE_CONV:
@@ -232,6 +248,8 @@ def build_layer(spec: LayerSpec) -> InputQuantizer:
             layer = GlobalPool()
         case Operator.ATTENTION:
             layer = Attention(spec)
+        case Operator.LAYER_NORM:
+            layer = LayerNorm(spec)
     if spec.precision.activation is not None:
         layer.register_input(spec.precision.activation)
     return layer

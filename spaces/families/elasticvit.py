@@ -12,9 +12,10 @@ kernels, MLP ratios and value scales (channels of a value over those of a query)
 shared by the blocks of a stage; a head has 16 channels, so that a transformer stage's width is
 chosen by its heads.
 
-Unlike in the published code, normalisation is BatchNorm (its option, and as in LeViT, Graham et al.
-2021: it costs nothing once folded), position biases are indexed by |dy|, |dx| as in LeViT, and
-blocks that change the shape of the map have no shortcut. The bits of every convolution but the
+Unlike in the published code, normalisation is BatchNorm unless LayerNorm is asked for in the
+transformer blocks (BatchNorm is an option there, and as in LeViT, Graham et al. 2021, costs nothing
+once folded), position biases are indexed by |dy|, |dx| as in LeViT, and blocks that change the
+shape of the map have no shortcut. The bits of every convolution but the
 first, and of the linear layers, are dimensions of the same space; attention itself computes in
 float32.
 """
@@ -45,7 +46,7 @@ from spaces.families.quantisation import (
     form_dimensions,
     layer_dimensions,
 )
-from spaces.families.transformer import HEAD_CHANNELS, attention_layers, mlp_layers
+from spaces.families.transformer import HEAD_CHANNELS, Norm, attention_layers, mlp_layers
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import site_precision
 
@@ -89,7 +90,8 @@ class ElasticViTSettings(QuantSettings):
     """Choices of a whole ElasticViT space.
 
     `head_expansion` is the width of the head over that of the last stage, `feature_width` that of
-    the linear layer before the classifier.
+    the linear layer before the classifier. `norm` is the normalisation of the transformer blocks;
+    all else has BatchNorm.
     """
 
     input_channels: Positive
@@ -100,6 +102,8 @@ class ElasticViTSettings(QuantSettings):
     transformer_stages: Annotated[tuple[TransformerStageSettings, ...], Field(min_length=1)]
     head_expansion: Positive = 6
     feature_width: Positive
+    # A space is known by its settings: those of before there was a choice must not show it.
+    norm: Annotated[Norm, Field(exclude_if=lambda norm: norm == "batch")] = "batch"
 
     @model_validator(mode="after")
     def _expanding(self) -> ElasticViTSettings:
@@ -268,15 +272,15 @@ class ElasticViT(Family):
 
     def _transformer_slot(self, name: str, j: int, strides: tuple[int, ...]) -> Slot:
         site = f"{name}.block{j}"
-        attention, mlp = f"{site}.attention", f"{site}.mlp"
+        attention, mlp, norm = f"{site}.attention", f"{site}.mlp", self.settings.norm
 
         def layers(values: Values) -> tuple[LayerSpec, ...]:
             heads, size = int(values[f"{name}.heads"]), map_size(values, strides)
             width, scale = heads * HEAD_CHANNELS, int(values[f"{name}.value_scale"])
             hidden = width * int(values[f"{name}.mlp_ratio"])
             return (
-                *attention_layers(attention, width, heads, scale, size, values),
-                *mlp_layers(mlp, width, hidden, size, values),
+                *attention_layers(attention, width, heads, scale, size, values, norm),
+                *mlp_layers(mlp, width, hidden, size, values, norm),
             )
 
         shared = (f"{name}.heads", f"{name}.value_scale", f"{name}.mlp_ratio")

@@ -1,8 +1,15 @@
 """Attention and MLP on the pixels of a map, as in LeViT (Graham et al. 2021) and ElasticViT (Tang
 et al. 2023): all linear layers are 1x1 convolutions with BatchNorm, which costs nothing once it is
-folded."""
+folded.
+
+With LayerNorm instead, a block normalises what it reads (pre-norm, Xiong et al. 2020, "On Layer
+Normalization in the Transformer Architecture") and its convolutions have biases. Its shortcut is
+what it reads itself, unnormalised and in float32.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from spaces.families.base import Values
 from spaces.layer_spec import Activation, LayerSpec, Operator
@@ -13,14 +20,24 @@ HEAD_CHANNELS = 16
 
 VALUE_KERNEL = 3
 
+Norm = Literal["batch", "layer"]
+"""BatchNorm behind every convolution of a block, or one LayerNorm in front of them."""
+
 
 def attention_layers(
-    site: str, width: int, heads: int, value_scale: int, size: int, values: Values
+    site: str,
+    width: int,
+    heads: int,
+    value_scale: int,
+    size: int,
+    values: Values,
+    norm: Norm = "batch",
 ) -> tuple[LayerSpec, ...]:
     """The layers of attention with its shortcut, on a map of `size` x `size` pixels."""
     value_channels = heads * HEAD_CHANNELS * value_scale
     channels = 2 * heads * HEAD_CHANNELS + value_channels
     return (
+        *_norm(site, width, size, norm),
         LayerSpec(
             f"{site}.qkv",
             Operator.CONV,
@@ -57,10 +74,11 @@ def attention_layers(
 
 
 def mlp_layers(
-    site: str, width: int, hidden: int, size: int, values: Values
+    site: str, width: int, hidden: int, size: int, values: Values, norm: Norm = "batch"
 ) -> tuple[LayerSpec, ...]:
     """The layers of a transformer's MLP with its shortcut, on a map of `size` x `size` pixels."""
     return (
+        *_norm(site, width, size, norm),
         LayerSpec(
             f"{site}.expand",
             Operator.CONV,
@@ -82,3 +100,10 @@ def mlp_layers(
             residual=True,
         ),
     )
+
+
+def _norm(site: str, width: int, size: int, norm: Norm) -> tuple[LayerSpec, ...]:
+    """The LayerNorm in front of a block; none with BatchNorm, which is folded."""
+    if norm == "batch":
+        return ()
+    return (LayerSpec(f"{site}.norm", Operator.LAYER_NORM, width, width, size, size),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.families.transformer import attention_layers, mlp_layers
+from spaces.families.transformer import Norm, attention_layers, mlp_layers
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import FP32, W8A8
 
@@ -12,7 +12,7 @@ SIZE, WIDTH, HEADS = 4, 32, 2
 PRECISIONS = {"fp32": FP32, "w8a8": W8A8}
 
 
-def attention_specs(name: str) -> tuple[LayerSpec, ...]:
+def attention_specs(name: str, norm: Norm = "batch") -> tuple[LayerSpec, ...]:
     """A stem, one transformer block, pooling, and a classifier."""
     precision = PRECISIONS[name]
     bits = 32 if precision == FP32 else 8
@@ -22,8 +22,8 @@ def attention_specs(name: str) -> tuple[LayerSpec, ...]:
     hardswish = Activation.HARDSWISH
     return (
         LayerSpec("stem", Operator.CONV, 1, WIDTH, 2 * SIZE, SIZE, 3, 2, activation=hardswish),
-        *attention_layers(attention, WIDTH, HEADS, 3, SIZE, values),
-        *mlp_layers(mlp, WIDTH, 2 * WIDTH, SIZE, values),
+        *attention_layers(attention, WIDTH, HEADS, 3, SIZE, values, norm),
+        *mlp_layers(mlp, WIDTH, 2 * WIDTH, SIZE, values, norm),
         LayerSpec("pool", Operator.GLOBAL_POOL, WIDTH, WIDTH, SIZE, 1),
         LayerSpec("classifier", Operator.LINEAR, WIDTH, 10, precision=precision),
     )

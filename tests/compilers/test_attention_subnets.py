@@ -18,10 +18,16 @@ from spaces.cost import cost, layer_cost
 from spaces.layer_spec import Activation, Operator
 from tests.compilers.attention_specs import HEADS, PRECISIONS, SIZE, attention_specs
 
+SUBNETS = {**{name: (name, "batch") for name in PRECISIONS}, "layer_norm": ("w8a8", "layer")}
+"""Precision and normalisation of each."""
+
 
 @pytest.fixture(scope="module")
 def subnets(make_subnet):
-    found = {name: make_subnet(attention_specs(name), seed=2) for name in PRECISIONS}
+    found = {
+        name: make_subnet(attention_specs(*arguments), seed=2)
+        for name, arguments in SUBNETS.items()
+    }
     for subnet in found.values():
         assert subnet.get_submodule("s.block0.attention.core.position").bias.std() > 0.1
     return found
@@ -47,18 +53,38 @@ def test_attention_is_one_kernel_that_reads_what_qkv_wrote(subnets, name):
     assert layers <= integer
 
 
-def test_every_kernel_call_belongs_to_a_layer_of_the_profile(subnets):
+def test_a_layer_norm_writes_what_is_quantised_behind_it_and_moves_nothing(subnets):
+    calls = fuse(trace(subnets["layer_norm"], (1, 1, 2 * SIZE, 2 * SIZE))).calls
+    kinds = Counter(type(call.kernel).__name__ for call in calls)
+    assert kinds == {
+        "Conv": 1, "Gemm": 5, "Copy": 1, "Depthwise": 1, "Attention": 1, "GlobalPool": 1, "Norm": 2
+    }  # fmt: skip
+    by_site = {call.site: call for call in calls}
+    before = "stem"
+    for block, reader in (("s.block0.attention", "qkv"), ("s.block0.mlp", "expand")):
+        norm, project = by_site[f"{block}.norm"], by_site[f"{block}.project"]
+        assert norm.inputs == (by_site[before].output,)
+        assert (norm.kernel.input_dtype, norm.kernel.output_dtype) == ("float32", "uint8")
+        assert by_site[f"{block}.{reader}"].inputs == (norm.output,)
+        # The shortcut is what the norm reads, not what it writes.
+        assert project.inputs[1] == by_site[before].output
+        before = f"{block}.project"
+
+
+@pytest.mark.parametrize("name", ["fp32", "layer_norm"])
+def test_every_kernel_call_belongs_to_a_layer_of_the_profile(subnets, name):
     """And the multiply-accumulates of attention are shared out, not counted twice."""
-    layers = profiled_layers(subnets["fp32"].specs)
-    calls = fuse(trace(subnets["fp32"], (1, 1, 2 * SIZE, 2 * SIZE))).calls
+    subnet = subnets[name]
+    layers = profiled_layers(subnet.specs)
+    calls = fuse(trace(subnet, (1, 1, 2 * SIZE, 2 * SIZE))).calls
     found = [
         (type(call.kernel).__name__, layers.get(call.site))
         for call in calls
         if type(call.kernel).__name__ != "Copy"
     ]
     assert all(layer is not None for _, layer in found)
-    assert sum(kernel_macs(layer) for _, layer in found) == cost(subnets["fp32"].specs).macs
-    core = next(s for s in subnets["fp32"].specs if s.operator is Operator.ATTENTION)
+    assert sum(kernel_macs(layer) for _, layer in found) == cost(subnet.specs).macs
+    core = next(s for s in subnet.specs if s.operator is Operator.ATTENTION)
     assert kernel_macs(core) == HEADS * SIZE**4 * (16 + 48) < layer_cost(core).macs
 
 
@@ -70,7 +96,7 @@ def builds(device, subnets, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("name", SUBNETS)
 def test_the_binary_computes_what_the_module_computes(device, builds, subnets, name):
     images = np.random.default_rng(1).random((100, 1, 2 * SIZE, 2 * SIZE), dtype=np.float32)
     with torch.inference_mode():
@@ -83,7 +109,7 @@ def test_the_binary_computes_what_the_module_computes(device, builds, subnets, n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("name", SUBNETS)
 def test_its_bundle_is_verified_and_its_onnx_twin_agrees(device, builds, subnets, name, tmp_path):
     bundle = write_bundle(tmp_path / "b", builds[name], device, BundleInfo({}, "handmade"))
     assert verify_bundle(bundle, device, measure=False).difference <= 1e-4

@@ -10,7 +10,7 @@ import pytest
 from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.kernel_space import block_kernels, quantised_input, space_kernels
-from compilers.kernels import Attention, Quantize
+from compilers.kernels import Attention, Norm, Quantize
 from compilers.spec_graph import subnet_graph
 from spaces import get_space
 from spaces.population import sample
@@ -58,8 +58,9 @@ def test_a_small_space_holds_exactly_the_kernels_of_its_subnets(digits):
     assert found == set(space_kernels(space))
 
 
-def test_a_small_space_with_attention_holds_exactly_the_kernels_of_its_subnets():
-    space = tiny_vit_space().restrict(choices=SMALL_VIT)
+@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+def test_a_small_space_with_attention_holds_exactly_the_kernels_of_its_subnets(normalisation):
+    space = tiny_vit_space(normalisation).restrict(choices=SMALL_VIT)
     found = set()
     for row in sample(space, 300, np.random.default_rng(0)):
         found |= set(subnet_kernels(space, row))
@@ -67,6 +68,9 @@ def test_a_small_space_with_attention_holds_exactly_the_kernels_of_its_subnets()
     heads = [kernel for kernel in found if isinstance(kernel, Attention)]
     assert {kernel.value_dim for kernel in heads} == {16, 32, 48, 64}
     assert {kernel.output_dtype for kernel in heads} == {"float32", "uint8"}
+    norms = {(k.input_dtype, k.output_dtype) for k in found if isinstance(k, Norm)}
+    quantises = {("float32", "float32"), ("float32", "uint8")}
+    assert norms == (quantises if normalisation == "layer" else set())
 
 
 @pytest.mark.parametrize("make", [basic_space, bottleneck_space])

@@ -17,6 +17,7 @@ from compilers.kernels import (
     Depthwise,
     Dequantize,
     Gemm,
+    Norm,
     Quantize,
     WeightOnlyGemm,
 )
@@ -69,9 +70,9 @@ def test_subnets_of_the_digits_space_have_the_same_kernel_calls():
         assert calls(subnet_graph(specs)) == calls(trace(subnet, (1, 1, size, size)))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed):
-    space = tiny_vit_space()
+@pytest.mark.parametrize(("seed", "normalisation"), [(0, "batch"), (1, "batch"), (1, "layer")])
+def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed, normalisation):
+    space = tiny_vit_space(normalisation)
     row = sample(space, 1, np.random.default_rng(seed))[0]
     specs = space.layer_specs(space.from_indices(row))
     size = specs[0].in_size
@@ -80,6 +81,9 @@ def test_subnets_with_attention_have_the_same_kernel_calls(make_subnet, seed):
     assert {site for site, kernel, _ in expected if isinstance(kernel, Attention)} == {
         spec.site for spec in specs if spec.operator is Operator.ATTENTION
     }
+    assert [site for site, kernel, _ in expected if isinstance(kernel, Norm)] == [
+        spec.site for spec in specs if spec.operator is Operator.LAYER_NORM
+    ]
 
 
 @pytest.mark.slow

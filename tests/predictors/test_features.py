@@ -36,6 +36,17 @@ def test_attention_is_counted_in_floats():
     assert row[FEATURES.index(Feature("layers", "attention", "float"))] == len(attentions)
 
 
+def test_layer_norm_is_a_group_of_its_own():
+    norm = LayerSpec("n", Operator.LAYER_NORM, 48, 48, 4, 4)
+    row = layer_features((norm,))
+    found = {tuple(f): amount for f, amount in zip(FEATURES, row, strict=True) if amount}
+    values = 4 * 4 * 48
+    amounts = {
+        "weight_bytes": 4 * 2 * 48, "input_bytes": 4 * values, "output_values": values, "layers": 1
+    }  # fmt: skip
+    assert found == {(term, "layer_norm", "float"): amount for term, amount in amounts.items()}
+
+
 def test_totals_equal_the_exact_cost(space):
     population = sample(space, 20, np.random.default_rng(1))
     exact = [cost(space.layer_specs(space.from_indices(row))) for row in population]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spaces import W8A8, LayerSpec, Operator, cost, layer_cost, tensor_layout
+from spaces.cost import Cost
 from spaces.quant_scheme import (
     U8_ACTIVATION,
     LayerPrecision,
@@ -87,6 +88,12 @@ def test_attention_by_hand():
     assert layer_cost(spec).macs == scores + sums + 25 * 48 * 9
     assert layer_cost(spec).params == 48 * 9 + 48 + 2 * 5 * 5
     assert layer_cost(spec).bytes == 4 * layer_cost(spec).params
+
+
+def test_layer_norm_by_hand():
+    spec = LayerSpec("n", Operator.LAYER_NORM, 48, 48, 5, 5)
+    assert tensor_layout(spec) == {"n.weight": ("float32", (48,)), "n.bias": ("float32", (48,))}
+    assert layer_cost(spec) == Cost(macs=0, params=2 * 48, bytes=4 * 2 * 48)
 
 
 def test_costs_add_up(space):

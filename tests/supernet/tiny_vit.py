@@ -6,10 +6,11 @@ from spaces.families import ElasticViT, ElasticViTSettings
 from spaces.space import SearchSpace
 
 
-def tiny_vit_space(**quantisation: object) -> SearchSpace:
+def tiny_vit_space(norm: str = "batch", **quantisation: object) -> SearchSpace:
     """Every kind of block, both strides of an entry, maps of 2 to 6 pixels.
 
     Args:
+        norm: Of the transformer blocks.
         quantisation: `QuantSettings`; by default float32 and W8A8.
     """
     settings = ElasticViTSettings.model_validate(
@@ -46,6 +47,7 @@ def tiny_vit_space(**quantisation: object) -> SearchSpace:
             ),
             "head_expansion": 2,
             "feature_width": 24,
+            "norm": norm,
             **(quantisation or {"schemes": ("fp32", "w8a8")}),
         }
     )

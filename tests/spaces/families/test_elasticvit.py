@@ -5,7 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from spaces import FP32, ConfigError, LayerSpec, Operator, cost, get_space, layer_cost
+from spaces import (
+    FP32,
+    ConfigError,
+    DeviceCapabilities,
+    LayerSpec,
+    Operator,
+    SearchSpace,
+    SpaceError,
+    cost,
+    get_space,
+    layer_cost,
+)
 from spaces.dimension import DimensionKind
 from spaces.population import sample
 from spaces.space import make_family
@@ -82,6 +93,45 @@ def test_choices_of_a_stage_reach_all_its_blocks():
     assert layers["head"].out_channels == 2 * 64
 
 
+def with_layer_norm(space):
+    data = space.to_json()
+    return SearchSpace.from_json(data | {"settings": data["settings"] | {"norm": "layer"}})
+
+
+def test_a_space_of_before_there_was_a_choice_keeps_its_key():
+    data = DIGITS.to_json()
+    assert "norm" not in data["settings"]
+    settings = data["settings"] | {"norm": "batch"}
+    assert SearchSpace.from_json(data | {"settings": settings}).key == DIGITS.key
+    normed = with_layer_norm(DIGITS)
+    assert normed.key != DIGITS.key
+    assert normed.to_json()["settings"]["norm"] == "layer"
+
+
+def test_layer_norm_comes_first_in_every_transformer_block():
+    normed = with_layer_norm(DIGITS)
+    config = DIGITS.max_config()
+    layers = normed.layer_specs(normed.config(config))
+    norms = [layer for layer in layers if layer.operator is Operator.LAYER_NORM]
+    assert [layer for layer in layers if layer not in norms] == list(DIGITS.layer_specs(config))
+    blocks = [f"stage{s}.block{b}" for s, b in ((2, 0), (2, 1), (3, 0), (3, 1), (3, 2))]
+    sites = [f"{block}.{part}.norm" for block in blocks for part in ("attention", "mlp")]
+    assert [layer.site for layer in norms] == sites
+    for before, after in pairwise(layers):
+        assert (before.out_channels, before.out_size) == (after.in_channels, after.in_size)
+        assert after.operator is not Operator.LAYER_NORM or before.block != after.block
+    assert all(layer.precision == FP32 for layer in norms)
+
+
+def test_a_device_without_layer_norm_has_no_space_with_it():
+    lacking = DeviceCapabilities(
+        "avx2", 1, 1, frozenset(Operator) - {Operator.LAYER_NORM}, frozenset({"fp32", "w8a8"})
+    )
+    assert not DIGITS.unsupported(lacking)
+    with pytest.raises(SpaceError, match=r"every subnet .* needs layer_norm"):
+        with_layer_norm(DIGITS).restrict(lacking)
+
+
 def test_kinds_say_what_a_dimension_varies():
     kinds = {d.name: d.kind for d in DIGITS.dimensions}
     assert kinds["stage1.width"] is DimensionKind.WIDTH
@@ -117,6 +167,7 @@ def test_layer_specs_survive_json():
         (("stem", "width"), [12], "multiples of 8"),
         (("schemes",), ["w9a9"], "w9a9"),
         (("transformer_stages", 0, "mlp"), [2], "mlp_ratio"),
+        (("norm",), "group", "'batch' or 'layer'"),
     ],
 )
 def test_wrong_settings_are_named(path, value, message):

@@ -2,7 +2,8 @@
 
 Sorting permutes writers and readers of the same channels alike, so that the largest network
 computes what it computed before (Cai et al. 2020; L1 importance as in Li et al. 2017, weighted by
-the BatchNorm scale as in Liu et al. 2017, "Network Slimming").
+the BatchNorm scale as in Liu et al. 2017, "Network Slimming", or without BatchNorm by the L1 norm
+of what writes a channel).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from supernet.elastic.layer import (
     ElasticLinearLayer,
     ElasticSqueezeExciteLayer,
 )
+from supernet.elastic.layer_norm import ElasticLayerNorm
+from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.supernet import ChannelGroup, Supernet
 
 Order = Callable[[ChannelGroup], Tensor]
@@ -26,11 +29,13 @@ Order = Callable[[ChannelGroup], Tensor]
 @torch.no_grad()
 def channel_importance(group: ChannelGroup) -> Tensor:
     """float32 [channels]: how much the readers get from a channel, |gamma| times the L1 norm of
-    the weights that read it, summed over writers and readers after normalisation to mean 1."""
+    the weights that read it, summed over writers and readers after normalisation to mean 1.
+
+    What a LayerNorm scales differs for each of its readers, and is left out."""
     read = sum((_relative(_read_norm(reader)) for reader in group.readers), torch.zeros(()))
     # The last writer of an inverted residual's inside is its depthwise convolution: gammas of
     # all writers count, since each scales what the reader sees.
-    written = sum((_relative(w.norm.weight.abs()) for w in group.writers), torch.zeros(()))
+    written = sum((_relative(_write_norm(writer)) for writer in group.writers), torch.zeros(()))
     return read * written
 
 
@@ -55,8 +60,9 @@ def reorder_channels(supernet: Supernet, order: Order = importance_order) -> Non
             writer.conv.permute_outputs(permutation)
             writer.norm.permute(permutation)
         for gate in group.gates:
-            assert isinstance(gate, ElasticSqueezeExciteLayer)
-            gate.squeeze_excite.permute_channels(permutation)
+            assert isinstance(gate, ElasticSqueezeExciteLayer | ElasticLayerNorm)
+            scales = gate if isinstance(gate, ElasticLayerNorm) else gate.squeeze_excite
+            scales.permute_channels(permutation)
         for reader in group.readers:
             _permute_inputs(reader, permutation)
     for layer in supernet.layers().values():
@@ -68,6 +74,12 @@ def reorder_channels(supernet: Supernet, order: Order = importance_order) -> Non
 
 def _relative(values: Tensor) -> Tensor:
     return values / values.mean().clamp(min=1e-12)
+
+
+def _write_norm(writer: ElasticConvLayer) -> Tensor:
+    if isinstance(writer.norm, ElasticBatchNorm2d):
+        return writer.norm.weight.abs()
+    return writer.conv.weight.abs().sum((1, 2, 3))
 
 
 def _read_norm(reader: ElasticLayer) -> Tensor:

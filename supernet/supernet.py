@@ -40,7 +40,7 @@ class ChannelGroup:
         name: The dimension or site that they belong to.
         writers: Convolutions whose output channels they are.
         readers: Layers whose input channels they are.
-        gates: Squeeze-and-excite layers that scale them.
+        gates: Layers that scale them one by one: squeeze-and-excite, LayerNorm.
     """
 
     name: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from supernet.elastic.affine import ElasticAffine, ElasticBias
 from supernet.elastic.attention import (
     ElasticAttention,
     ElasticAttentionLayer,
+    ElasticHeadBias,
     ElasticHeadNorm,
     ElasticProjectionConv2d,
     ElasticQkvConv2d,
@@ -18,6 +20,7 @@ from supernet.elastic.layer import (
     ElasticLinearLayer,
     ElasticSqueezeExciteLayer,
 )
+from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.mlp import ElasticMlp
 from supernet.elastic.norm import ElasticBatchNorm2d
@@ -26,14 +29,18 @@ from supernet.elastic.residual import ElasticResidualBlock
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
 
 __all__ = [
+    "ElasticAffine",
     "ElasticAttention",
     "ElasticAttentionLayer",
     "ElasticBatchNorm2d",
+    "ElasticBias",
     "ElasticConv2d",
     "ElasticConvLayer",
+    "ElasticHeadBias",
     "ElasticHeadNorm",
     "ElasticInvertedResidual",
     "ElasticLayer",
+    "ElasticLayerNorm",
     "ElasticLinear",
     "ElasticLinearLayer",
     "ElasticMlp",

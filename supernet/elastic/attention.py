@@ -19,18 +19,20 @@ from torch import Tensor, nn
 from spaces.layer_spec import LayerSpec
 from supernet.activations import apply_activation
 from supernet.attention import attend, position_bias
+from supernet.elastic.affine import ElasticAffine, ElasticBias
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
+from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.errors import SupernetConfigError
 from supernet.folding import fold_float
 
-LAYERS = ("qkv", "core", "project")
+LAYERS = ("norm", "qkv", "core", "project")
 
 
-class ElasticHeadNorm(ElasticBatchNorm2d):
-    """BatchNorm over the first channels of the first heads of its store.
+class ElasticHeadAffine(ElasticAffine):
+    """An `ElasticAffine` over the first channels of the first heads of its store.
 
     `affine` covers whole heads, with the channels that are not active.
 
@@ -50,6 +52,14 @@ class ElasticHeadNorm(ElasticBatchNorm2d):
 
     def _view(self, values: Tensor) -> Tensor:
         return _share(values[: self.active], self.width, self.share)
+
+
+class ElasticHeadNorm(ElasticHeadAffine, ElasticBatchNorm2d):
+    """BatchNorm; see `ElasticHeadAffine`."""
+
+
+class ElasticHeadBias(ElasticHeadAffine, ElasticBias):
+    """A bias; see `ElasticHeadAffine`."""
 
 
 class ElasticQkvConv2d(ElasticConv2d):
@@ -75,15 +85,21 @@ class ElasticQkvConv2d(ElasticConv2d):
 
 
 class ElasticQkvLayer(ElasticConvLayer):
-    """`ElasticQkvConv2d` and BatchNorm."""
+    """`ElasticQkvConv2d` and BatchNorm, or a bias.
+
+    Args:
+        options: What the site must be able to become.
+        norm: The kind of what follows the convolution.
+    """
 
     conv: ElasticQkvConv2d
-    norm: ElasticHeadNorm
+    norm: ElasticHeadAffine
 
-    def __init__(self, options: LayerOptions) -> None:
+    def __init__(
+        self, options: LayerOptions, norm: type[ElasticHeadAffine] = ElasticHeadNorm
+    ) -> None:
         big = options.largest
-        norm = ElasticHeadNorm(big.out_channels, big.heads)
-        super().__init__(options, ElasticQkvConv2d(options), norm)
+        super().__init__(options, ElasticQkvConv2d(options), norm(big.out_channels, big.heads))
 
     def activate(self, spec: LayerSpec) -> None:
         super().activate(spec)
@@ -117,19 +133,23 @@ class ElasticProjectionConv2d(ElasticConv2d):
 class ElasticAttentionLayer(ElasticLayer):
     """Attention itself, in float32: depthwise convolution of the values, position biases.
 
-    The convolution is followed by BatchNorm, as in ElasticViT's blocks with BatchNorm.
+    The convolution is followed by BatchNorm, as in ElasticViT's blocks with BatchNorm, or has a
+    bias.
 
     Args:
         options: The store's heads, channels, and its largest map, for which biases are stored.
+        norm: The kind of what follows the convolution.
     """
 
-    def __init__(self, options: LayerOptions) -> None:
+    def __init__(
+        self, options: LayerOptions, norm: type[ElasticHeadAffine] = ElasticHeadNorm
+    ) -> None:
         super().__init__(options)
         big = options.largest
         _, self.width = big.head_channels
         self.weight = nn.Parameter(torch.empty(big.out_channels, 1, big.kernel, big.kernel))
         nn.init.normal_(self.weight, std=math.sqrt(1 / big.kernel**2))
-        self.norm = ElasticHeadNorm(big.out_channels, big.heads)
+        self.norm = norm(big.out_channels, big.heads)
         self.position = nn.Parameter(torch.zeros(big.heads, big.in_size, big.in_size))
 
     def activate(self, spec: LayerSpec) -> None:
@@ -187,7 +207,9 @@ class ElasticAttentionLayer(ElasticLayer):
 
 
 class ElasticAttention(nn.Module):
-    """qkv -> core -> project + input.
+    """[norm ->] qkv -> core -> project + input.
+
+    Behind a LayerNorm its convolutions have biases, else BatchNorm.
 
     Args:
         site: Prefix of its layers' sites, for example `stage3.block0.attention`.
@@ -197,17 +219,23 @@ class ElasticAttention(nn.Module):
     def __init__(self, site: str, options: Mapping[str, LayerOptions]) -> None:
         super().__init__()
         self.site = site
-        project = options[f"{site}.project"]
-        self.qkv = ElasticQkvLayer(options[f"{site}.qkv"])
-        self.core = ElasticAttentionLayer(options[f"{site}.core"])
-        self.project = ElasticConvLayer(project, ElasticProjectionConv2d(project))
-        # A block begins as its shortcut (LeViT, Graham et al. 2021).
-        nn.init.zeros_(self.project.norm.weight)
+        norm, project = options.get(f"{site}.norm"), options[f"{site}.project"]
+        self.norm = ElasticLayerNorm(norm) if norm else None
+        by_head = ElasticHeadBias if norm else ElasticHeadNorm
+        written = project.largest.out_channels
+        after = ElasticBias(written) if norm else ElasticBatchNorm2d(written)
+        self.qkv = ElasticQkvLayer(options[f"{site}.qkv"], by_head)
+        self.core = ElasticAttentionLayer(options[f"{site}.core"], by_head)
+        self.project = ElasticConvLayer(project, ElasticProjectionConv2d(project), after)
+        if isinstance(after, ElasticBatchNorm2d):
+            # A block begins as its shortcut (LeViT, Graham et al. 2021).
+            nn.init.zeros_(after.weight)
         self.present = True
 
     def layers(self) -> dict[str, ElasticLayer]:
         """Site -> layer, in the order of execution."""
-        return {f"{self.site}.{name}": getattr(self, name) for name in LAYERS}
+        found = {name: getattr(self, name) for name in LAYERS}
+        return {f"{self.site}.{name}": layer for name, layer in found.items() if layer is not None}
 
     def activate(self, specs: Mapping[str, LayerSpec]) -> None:
         """Become the block that `specs` (site -> spec) describe; absent when they hold none."""
@@ -220,8 +248,11 @@ class ElasticAttention(nn.Module):
         """float32 [N, C, R, R] -> the same shape; `x` itself when the block is absent."""
         if not self.present:
             return x
-        x = self.qkv.quantize_input(x)
-        out: Tensor = self.project(self.core(self.qkv.compute(x)))
+        if self.norm is None:
+            x = read = self.qkv.quantize_input(x)
+        else:
+            read = self.qkv.quantize_input(self.norm.compute(x))
+        out: Tensor = self.project(self.core(self.qkv.compute(read)))
         return out + x
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import QuantScheme
 from supernet.activations import apply_activation
+from supernet.elastic.affine import ElasticAffine, ElasticBias
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
@@ -119,12 +120,12 @@ class ElasticLayer(nn.Module):
 
 
 class ElasticConvLayer(ElasticLayer):
-    """Convolution, BatchNorm, activation.
+    """Convolution, BatchNorm or a bias, activation.
 
     Args:
         options: What the site must be able to become.
         conv: Its convolution; by default one over prefixes of its channels.
-        norm: Its normalisation; likewise.
+        norm: Its normalisation, or the bias in place of one; by default BatchNorm, likewise.
 
     Attributes:
         prefix: What the subnets of a step share; see `Supernet.shared_prefix`.
@@ -134,13 +135,13 @@ class ElasticConvLayer(ElasticLayer):
         self,
         options: LayerOptions,
         conv: ElasticConv2d | None = None,
-        norm: ElasticBatchNorm2d | None = None,
+        norm: ElasticAffine | None = None,
     ) -> None:
         super().__init__(options)
         self.conv = ElasticConv2d(options) if conv is None else conv
         self.norm = ElasticBatchNorm2d(options.largest.out_channels) if norm is None else norm
         self.prefix: SharedPrefix | None = None
-        self._is_plain = conv is None and norm is None
+        self._is_plain = conv is None and type(self.norm) in (ElasticBatchNorm2d, ElasticBias)
 
     def activate(self, spec: LayerSpec) -> None:
         super().activate(spec)
@@ -156,7 +157,7 @@ class ElasticConvLayer(ElasticLayer):
         return self.prefix.output(self.spec, x, by_channel, self._compute)
 
     def _compute(self, x: Tensor) -> Tensor:
-        # BatchNorm needs its input for its gradient, not its output.
+        # BatchNorm needs its input for its gradient, not its output; a bias needs neither.
         return apply_activation(self.norm(self.conv(x)), self.spec.activation, inplace=True)
 
     def calibrate_weights(self) -> None:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supernet.distributed import SingleWorld, World
+from supernet.elastic.affine import ElasticAffine
 
 
-class ElasticBatchNorm2d(nn.Module):
+class ElasticBatchNorm2d(ElasticAffine):
     """BatchNorm whose active channels are a prefix of `channels`.
 
     Statistics of one subnet are wrong for another (Yu et al. 2019, "Slimmable Neural Networks"),
@@ -31,19 +32,14 @@ class ElasticBatchNorm2d(nn.Module):
     running_var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.eps = eps
-        self.active = channels
         self.averaged: int | None = None
         self.world: World = SingleWorld()
-
-    def activate(self, channels: int) -> None:
-        """Use the first `channels` channels."""
-        self.active = channels
 
     def start_recalibration(self) -> None:
         """From now on, training-mode batches enter a cumulative average of the statistics."""
@@ -73,11 +69,6 @@ class ElasticBatchNorm2d(nn.Module):
                 store.copy_(updated.view_as(store))
         return out
 
-    def _view(self, values: Tensor) -> Tensor:
-        """The active part of [channels], of any shape, in the order of the input's channels."""
-        # A slice of everything would cost a node of autograd's graph.
-        return values if self.active == len(values) else values[: self.active]
-
     def _forward_shared(
         self, x: Tensor, weight: Tensor, bias: Tensor, stores: tuple[Tensor, Tensor]
     ) -> Tensor:
@@ -94,16 +85,10 @@ class ElasticBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def affine(self) -> tuple[Tensor, Tensor]:
-        """(multiplier, offset), float32 [active] each: the normalisation is x * m + o."""
+        """See `ElasticAffine`: with the statistics that the store holds."""
         n = self.active
         multiplier = self.weight[:n] * torch.rsqrt(self.running_var[:n] + self.eps)
         return multiplier, self.bias[:n] - self.running_mean[:n] * multiplier
-
-    @torch.no_grad()
-    def permute(self, order: Tensor) -> None:
-        """Reorder all channels: channel `order[j]` moves to place j."""
-        for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
-            tensor.copy_(tensor[order])
 
 
 @torch.no_grad()

@@ -31,6 +31,8 @@ def stream_groups(
     writers, readers, gates = [stem], list[ElasticLayer](), list[ElasticLayer]()
     for block in blocks:
         readers.append(_first(block))
+        if not isinstance(block, ElasticInvertedResidual) and block.norm is not None:
+            gates.append(block.norm)
         stage = block.site.partition(".")[0]
         if stage != name:
             groups.append(ChannelGroup(name, tuple(writers), tuple(readers), tuple(gates)))

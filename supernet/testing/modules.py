@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.config import Config
@@ -167,7 +168,8 @@ def counted_macs(subnet: Subnet) -> int:
     }
     channels, size = subnet.specs[0].in_channels, subnet.resolution
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
-    with torch.no_grad(), counter:
+    # The fused attention of CPUs is not counted.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         subnet(torch.zeros(1, channels, size, size))
     # It counts multiplications and additions.
     return int(counter.get_total_flops()) // 2
@@ -238,7 +240,7 @@ def check_channel_groups(supernet: Supernet, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def shuffled(group: ChannelGroup) -> Tensor:
-        return torch.randperm(group.writers[0].norm.weight.numel(), generator=generator)
+        return torch.randperm(len(group.writers[0].conv.weight), generator=generator)
 
     reorder_channels(changed, shuffled)
     with torch.no_grad():

@@ -7,6 +7,7 @@ import pytest
 from spaces import SPACES, cost, get_space
 from supernet.supernet import PRECISION_KINDS
 from supernet.testing import FamilyConformance
+from tests.supernet.tiny_vit import tiny_vit_space
 
 LARGE = 10**8
 """Multiply-accumulates of a network for which modules are built in one architecture, but for their
@@ -30,3 +31,12 @@ class TestPresets(FamilyConformance):
             if d.kind not in PRECISION_KINDS and not d.name.startswith("stage1.")
         }
         return space.restrict(choices=fixed)
+
+
+class TestLayerNorm(FamilyConformance):
+    configs = 2
+    images = 8
+
+    @pytest.fixture(scope="class")
+    def space(self):
+        return tiny_vit_space("layer")

@@ -16,10 +16,18 @@ from spaces.layer_spec import Operator
 from spaces.population import sample
 from supernet.activations import apply_activation
 from supernet.data import resize
+from supernet.elastic import (
+    ElasticAttention,
+    ElasticBatchNorm2d,
+    ElasticBias,
+    ElasticLayerNorm,
+    ElasticMlp,
+)
 from supernet.families import ElasticViTSupernet, build_supernet
 from supernet.recalibration import recalibrate
 from tests.supernet.tiny_vit import tiny_vit_space
 
+LAYER_NORM = tiny_vit_space("layer")
 SPACE = tiny_vit_space()
 FORMS = tiny_vit_space(
     w_bits=(2, 8),
@@ -44,6 +52,11 @@ def calibrated(space, digits) -> ElasticViTSupernet:
         for name, parameter in found.named_parameters():
             if name.endswith("position"):
                 parameter.normal_()
+        for layer in found.modules():
+            if isinstance(layer, ElasticLayerNorm):
+                layer.weight.normal_()
+            if isinstance(layer, ElasticLayerNorm | ElasticBias):
+                layer.bias.normal_(std=0.2)
     images = digits.train.images[:128]
     found.calibrate(
         (config, resize(images, int(config["resolution"])))
@@ -55,6 +68,12 @@ def calibrated(space, digits) -> ElasticViTSupernet:
 @pytest.fixture(scope="module")
 def supernet(digits) -> ElasticViTSupernet:
     return calibrated(SPACE, digits)
+
+
+@pytest.fixture(scope="module")
+def normed(digits) -> ElasticViTSupernet:
+    """With LayerNorm in the transformer blocks, its gains, shifts and all biases random."""
+    return calibrated(LAYER_NORM, digits)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +217,32 @@ def test_layers_of_an_integer_subnet_equal_the_fake_quantised_ones(supernet, dig
 
 @few
 @seeds
+def test_layers_between_layer_norms_are_exported_exactly(normed, digits, seed):
+    for bits in (32, None):
+        config = random_config(seed, bits, LAYER_NORM)
+        images = activated(normed, config, digits)
+        subnet = normed.extract(config)
+        assert check_layers(normed, subnet, images) >= 20
+        if bits == 32:
+            with torch.no_grad():
+                torch.testing.assert_close(subnet(images), normed(images), rtol=1e-3, atol=1e-3)
+
+
+def test_with_layer_norm_transformer_blocks_have_no_batch_norm(normed):
+    norms = {name for name, m in normed.named_modules() if isinstance(m, ElasticBatchNorm2d)}
+    assert norms
+    for block in normed.blocks:
+        transforms = isinstance(block, ElasticAttention | ElasticMlp)
+        own = [m for m in block.modules() if isinstance(m, ElasticBatchNorm2d)]
+        assert bool(own) != transforms, block.site
+        if transforms:
+            biases = [m for m in block.modules() if isinstance(m, ElasticBias)]
+            assert len(biases) == (3 if isinstance(block, ElasticAttention) else 2)
+            assert isinstance(block.norm, ElasticLayerNorm)
+
+
+@few
+@seeds
 def test_a_subnet_with_one_integer_layer_equals_the_fake_quantised_supernet(supernet, digits, seed):
     """A rounding that falls on the other side of a half moves an activation by one of its 255
     steps; with one such layer there are few of them."""
@@ -295,13 +340,14 @@ def test_torch_export_accepts_a_quantised_subnet(supernet):
     assert targets["aten.scaled_dot_product_attention.default"] == attentions
 
 
-def test_attention_beside_float32_is_refused(supernet):
+def test_attention_and_layer_norm_beside_float32_are_refused():
     from dataclasses import replace
 
     from spaces.quant_scheme import W8A8
     from supernet.extract import Subnet
 
-    subnet = supernet.extract(SPACE.min_config())
-    core = next(spec for spec in subnet.specs if spec.operator is Operator.ATTENTION)
-    with pytest.raises(ValueError, match="attention in w8a8"):
-        Subnet([replace(core, precision=W8A8)])
+    specs = LAYER_NORM.layer_specs(LAYER_NORM.min_config())
+    for operator in (Operator.ATTENTION, Operator.LAYER_NORM):
+        layer = next(spec for spec in specs if spec.operator is operator)
+        with pytest.raises(ValueError, match=f"{operator} in w8a8"):
+            Subnet([replace(layer, precision=W8A8)])

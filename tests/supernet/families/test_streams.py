@@ -3,16 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from supernet.elastic import ElasticBias, ElasticLayerNorm
 from supernet.families import build_supernet
-from supernet.importance import reorder_channels
+from supernet.importance import importance_order, reorder_channels
 from tests.supernet.tiny_vit import tiny_vit_space
 
 
-@pytest.fixture
-def supernet():
+def built(norm="batch"):
     torch.manual_seed(0)
-    found = build_supernet(tiny_vit_space())
+    found = build_supernet(tiny_vit_space(norm))
     with torch.no_grad():
+        for layer in found.modules():
+            if isinstance(layer, ElasticLayerNorm | ElasticBias):
+                for parameter in layer.parameters():
+                    parameter.normal_()
         for norm in found.norms():
             norm.weight.normal_()
             norm.bias.normal_(std=0.2)
@@ -21,12 +25,19 @@ def supernet():
     return found.eval()
 
 
-def test_any_order_of_the_groups_preserves_the_largest_network(supernet):
+@pytest.fixture
+def supernet():
+    return built()
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_any_order_of_the_groups_preserves_the_largest_network(norm):
+    supernet = built(norm)
     images = torch.rand(4, 1, 24, 24)
     generator = torch.Generator().manual_seed(1)
 
     def order(group):
-        return torch.randperm(len(group.writers[0].norm.weight), generator=generator)
+        return torch.randperm(len(group.writers[0].conv.weight), generator=generator)
 
     with torch.no_grad():
         before = supernet(images)
@@ -34,6 +45,12 @@ def test_any_order_of_the_groups_preserves_the_largest_network(supernet):
         reorder_channels(supernet, order)
         torch.testing.assert_close(supernet(images), before, rtol=1e-3, atol=1e-3)
     changed = {n for n, p in supernet.named_parameters() if not torch.equal(p, stores[n])}
+    moved = {
+        site for site, layer in supernet.layers().items() if isinstance(layer, ElasticLayerNorm)
+    }
+    assert len(moved) == (8 if norm == "layer" else 0)
+    names = {id(p): n for n, p in supernet.named_parameters()}
+    assert {names[id(supernet.layers()[site].weight)] for site in moved} <= changed
     for module in ("stem.conv", "head.conv", "feature.linear"):
         assert f"{module}.weight" in changed
 
@@ -65,3 +82,25 @@ def test_groups_are_streams_and_hidden_channels_but_no_heads(supernet):
     assert sites(groups["stage3"].readers)[-1] == "head"
     written = {site for group in groups.values() for site in sites(group.writers)}
     assert not [site for site in written if site.endswith(("qkv", "core"))]
+
+
+def test_a_layer_norm_scales_the_stream_that_its_block_reads():
+    groups = {group.name: group for group in built("layer").channel_groups()}
+    blocks = [f"stage3.block{b}" for b in (0, 1)]
+    sites = [gate.spec.site for gate in groups["stage3"].gates]
+    assert sites == [f"{b}.{part}.norm" for b in blocks for part in ("attention", "mlp")]
+    assert not groups["stage1"].gates
+    plain = {group.name: group for group in built().channel_groups()}
+    for name, group in groups.items():
+        for role in ("writers", "readers"):
+            found, wanted = (getattr(one, role) for one in (group, plain[name]))
+            assert [x.spec.site for x in found] == [x.spec.site for x in wanted]
+
+
+def test_without_batch_norm_the_weights_that_write_a_channel_say_how_much_it_matters():
+    supernet = built("layer")
+    group = next(g for g in supernet.channel_groups() if g.name == "stage3.block0.mlp")
+    with torch.no_grad():
+        group.writers[0].conv.weight[3] = 0
+        group.readers[0].conv.weight[:, 5] = 0
+    assert set(importance_order(group)[-2:].tolist()) == {3, 5}

@@ -137,9 +137,9 @@ def test_the_sum_of_all_workers_has_the_gradient_of_the_sum_of_their_losses(toge
     torch.testing.assert_close(got, 4 * 140 * torch.arange(1.0, 8.0))
 
 
-@pytest.mark.parametrize("case", ["layer_norm", "sandwich", "sandwich_vit"])
+@pytest.mark.parametrize("case", ["sandwich", "sandwich_vit", "sandwich_layer_norm"])
 def test_twenty_sgd_steps_give_the_weights_of_one_process(together, alone, case):
-    """Without BatchNorm, and with BatchNorm whose statistics are all workers'."""
+    """With BatchNorm, whose statistics are all workers', and with LayerNorm."""
     trained = {n: t for n, t in alone[case].items() if t.is_floating_point()}
     for one in together:
         assert one[case].keys() == alone[case].keys()
@@ -151,11 +151,13 @@ def test_twenty_sgd_steps_give_the_weights_of_one_process(together, alone, case)
                 assert worst <= 1e-5, (name, worst)
 
 
-def test_the_steps_of_the_sandwich_are_not_lost_in_the_tolerance(alone):
-    start = Trainer(cases.SPACE, cases.SGD, cases.DATA)
+@pytest.mark.parametrize("case", ["sandwich", "sandwich_layer_norm"])
+def test_the_steps_of_the_sandwich_are_not_lost_in_the_tolerance(alone, case):
+    space = cases.SPACE if case == "sandwich" else cases.vit_space("layer")
+    start = Trainer(space, cases.SGD, cases.DATA)
     start.start_sandwich()
     moved = [
-        float((tensor.detach() - alone["sandwich"][name]).abs().max())
+        float((tensor.detach() - alone[case][name]).abs().max())
         for name, tensor in start.supernet.named_parameters()
     ]
     assert max(moved) > 1e-3
@@ -172,7 +174,7 @@ def test_every_process_trains_the_same_configs_as_one_alone(together, alone):
 
 def test_the_processes_agree_to_the_last_bit(together):
     first, second = together
-    for case in ("layer_norm", "sandwich", "sandwich_vit", "whole_run"):
+    for case in ("sandwich", "sandwich_vit", "sandwich_layer_norm", "whole_run"):
         assert all(torch.equal(first[case][n], second[case][n]) for n in first[case])
 
 

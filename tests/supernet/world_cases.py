@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from tiny_vit import tiny_vit_space
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.families import MobileNetV3, MobileNetV3Settings
 from spaces.space import SearchSpace
@@ -138,30 +137,6 @@ def sum_gradient(world: World, folder: Path) -> dict[str, Tensor]:
     return {"total": total.detach(), "grad": x.grad}
 
 
-def layer_norm(world: World, folder: Path) -> dict[str, Tensor]:
-    """A net without BatchNorm after SGD steps."""
-    del folder
-    torch.manual_seed(2)
-    net = nn.Sequential(
-        nn.Flatten(),
-        nn.LayerNorm(64),
-        nn.Linear(64, 32),
-        nn.GELU(),
-        nn.LayerNorm(32),
-        nn.Linear(32, 10),
-    )
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    for step in range(STEPS):
-        start = BATCH * (step % 5)
-        batch, labels = (t[start : start + BATCH] for t in (DATA.train.images, DATA.train.labels))
-        optimizer.zero_grad()
-        loss = F.cross_entropy(net(batch[world.rows]), labels[world.rows])
-        (world.share(BATCH) * loss).backward()
-        world.mean_gradients(net.parameters())
-        optimizer.step()
-    return net.state_dict()
-
-
 def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
     """A CNN supernet after SGD steps of the sandwich; see `_sandwich`."""
     del folder
@@ -171,8 +146,18 @@ def sandwich(world: World, folder: Path) -> dict[str, Tensor]:
 def sandwich_vit(world: World, folder: Path) -> dict[str, Tensor]:
     """The same with the ElasticViT family."""
     del folder
-    space = tiny_vit_space(schemes=("fp32",)).restrict(choices={"resolution": [16]})
-    return _sandwich(space, world)
+    return _sandwich(vit_space("batch"), world)
+
+
+def sandwich_layer_norm(world: World, folder: Path) -> dict[str, Tensor]:
+    """The same with LayerNorm in its transformer blocks."""
+    del folder
+    return _sandwich(vit_space("layer"), world)
+
+
+def vit_space(norm: str) -> SearchSpace:
+    """Without rounding, of one resolution."""
+    return tiny_vit_space(norm, schemes=("fp32",)).restrict(choices={"resolution": [16]})
 
 
 def _sandwich(space: SearchSpace, world: World) -> dict[str, Tensor]:
@@ -230,9 +215,9 @@ CASES: dict[str, Callable[[World, Path], dict[str, Tensor]]] = {
     for case in (
         batch_norm,
         sum_gradient,
-        layer_norm,
         sandwich,
         sandwich_vit,
+        sandwich_layer_norm,
         whole_run,
         stopped_run,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,22 +11,25 @@ import torch
 import torch.nn.functional as F
 
 from spaces import get_space
+from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.population import sample
 from supernet.config import SupernetConfig
 from supernet.descent import Descent
 from supernet.distributed import SingleWorld
-from supernet.elastic.layer import ElasticConvLayer
+from supernet.elastic import ElasticBias, ElasticConvLayer, LayerOptions
 from supernet.families import build_supernet
 from supernet.samplers import Draw, Role
 from supernet.schedule import Rates
+from supernet.shared_prefix import SharedPrefix
 from supernet.updates import UPDATES
+from tests.supernet.tiny_vit import tiny_vit_space
 
-SPACES = ("mobilenetv3_digits", "resnet_digits", "elasticvit_digits")
+SPACES = ("mobilenetv3_digits", "resnet_digits", "elasticvit_digits", "layer_norm")
 
 
 def setting(name, bits):
     """A supernet, four configs of one resolution with the smallest first, and images."""
-    space = get_space(name)
+    space = tiny_vit_space("layer") if name == "layer_norm" else get_space(name)
     size = int(space.max_config()["resolution"])
     space = space.restrict(choices={"resolution": (size,), "*.w_bits": (bits,)})
     torch.manual_seed(4)
@@ -104,6 +108,28 @@ def test_a_step_computes_once_what_its_subnets_have_in_common(computed):
     first = next(site for site in computed if site != "stem")
     assert computed[first] < 3
     assert computed["head"] == 3
+
+
+def test_fewer_channels_of_a_convolution_with_a_bias_are_a_part_of_more(computed):
+    wide = LayerSpec("c", Operator.CONV, 8, 16, 4, 4, kernel=3, activation=Activation.RELU)
+    layer = ElasticConvLayer(LayerOptions(wide, (3,)), norm=ElasticBias(16))
+    torch.nn.init.normal_(layer.norm.bias)
+    x = torch.randn(2, 8, 4, 4)
+    found = {}
+    for prefix in (None, SharedPrefix()):
+        layer.prefix = prefix
+        layer.zero_grad()
+        if prefix is not None:
+            prefix.share(x)
+        for channels in (16, 8):
+            layer.activate(replace(wide, out_channels=channels))
+            layer(x).square().sum().backward()
+        if prefix is not None:
+            prefix.backward()
+        found[prefix is not None] = [p.grad.clone() for p in layer.parameters()]
+    assert computed["c"] == 2 + 1
+    for shared, alone in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(shared, alone)
 
 
 def test_nothing_is_shared_where_weights_change_between_the_configs(computed):

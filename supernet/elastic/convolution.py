@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Largest maps, in pixels, on which the weight gradient is computed as a convolution of images, by
 # kernel size: beyond them oneDNN's own is faster.
-_SMALL_MAPS = {3: 0, 5: 256, 7: 256}
+_SMALL_MAPS = {5: 256, 7: 256}
 # Up to so many pixels, every pair of an input's and an output's pixels is multiplied.
 _TINY_MAP = 4
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from spaces.layer_spec import LayerSpec
+from spaces.layer_spec import LayerSpec, Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class SharedPrefix:
         self.keeps = True
         # By identity, for which the tensors must stay alive.
         self._shared: dict[int, Tensor] = {}
+        self._whole: dict[int, Tensor] = {}
         self._results: dict[tuple[str, int], list[_Result]] = {}
         self._order: list[_Result] = []
 
@@ -89,11 +90,12 @@ class SharedPrefix:
         for result in known:
             if result.spec == spec:
                 return result.leaf
-            wider = replace(spec, out_channels=result.spec.out_channels) == result.spec
-            if by_channel and wider and spec.out_channels < result.spec.out_channels:
-                part = result.part(spec.out_channels)
-                self.share(part)
-                return part
+            if by_channel and _is_part(spec, result.spec):
+                return self._part(result, spec.out_channels)
+        if by_channel and spec.operator is Operator.DEPTHWISE_CONV and id(x) in self._whole:
+            for result in self._results.get((spec.site, id(self._whole[id(x)])), []):
+                if _is_part(spec, result.spec):
+                    return self._part(result, spec.out_channels)
         output = compute(x)
         if not self.keeps:
             return output
@@ -105,8 +107,25 @@ class SharedPrefix:
         self.share(leaf)
         return leaf
 
+    def _part(self, result: _Result, channels: int) -> Tensor:
+        part = result.part(channels)
+        self._whole[id(part)] = result.leaf
+        self.share(part)
+        return part
+
     def backward(self) -> None:
         """Pass the gradients that the leaves have received on to what they were computed from."""
         for result in reversed(self._order):
             if (gradient := result.gradient()) is not None:
                 torch.autograd.backward(result.output, gradient)
+
+
+def _is_part(spec: LayerSpec, other: LayerSpec) -> bool:
+    """Whether a layer writes the first channels of what `other` writes, of the same input; for a
+    depthwise convolution, of its first channels."""
+    if spec.out_channels >= other.out_channels:
+        return False
+    wider = replace(spec, out_channels=other.out_channels)
+    if spec.operator is Operator.DEPTHWISE_CONV:
+        wider = replace(wider, in_channels=other.in_channels, groups=other.groups)
+    return wider == other

@@ -16,7 +16,9 @@ from torch import Tensor
 
 # Largest maps, in pixels, on which the weight gradient is computed as a convolution of images, by
 # kernel size: beyond them oneDNN's own is faster.
-_SMALL_MAPS = {3: 4, 5: 256, 7: 256}
+_SMALL_MAPS = {5: 256, 7: 256}
+# Up to so many pixels, every pair of an input's and an output's pixels is multiplied.
+_TINY_MAP = 4
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
@@ -75,8 +77,10 @@ class _Depthwise(torch.autograd.Function):
             mirrored = weight.flip(2, 3)
             grad_x = F.conv2d(grad, mirrored, None, 1, kernel // 2, groups=x.shape[1])
             needs_x = False
-        if needs_weight and x.shape[2] * x.shape[3] <= _SMALL_MAPS.get(kernel, 0):
-            grad_weight = _weight_gradient(x, grad, kernel, ctx.stride)
+        pixels = x.shape[2] * x.shape[3]
+        if needs_weight and pixels <= max(_TINY_MAP, _SMALL_MAPS.get(kernel, 0)):
+            by = _gradient_of_pairs if pixels <= _TINY_MAP else _gradient_of_windows
+            grad_weight = by(x, grad, kernel, ctx.stride)
             needs_weight = False
         if needs_x or needs_weight:
             found = torch.ops.aten.convolution_backward.default(
@@ -97,18 +101,32 @@ class _Depthwise(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
+def _gradient_of_pairs(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
+    """Gradient [C, 1, k, k] of a depthwise weight: products of all pairs of pixels, each added to
+    the tap that leads from the one to the other."""
+    n, c, height, width = x.shape
+    inputs = x.permute(0, 2, 3, 1).reshape(n, -1, 1, c)
+    outputs = grad.permute(0, 2, 3, 1).reshape(n, 1, -1, c)
+    found = (inputs * outputs).sum(0)  # [H * W, H' * W', C]
+    taps = [
+        torch.arange(size)[:, None] - stride * torch.arange(out)[None] + kernel // 2
+        for size, out in zip((height, width), grad.shape[2:], strict=True)
+    ]
+    row = taps[0][:, None, :, None].expand(-1, width, -1, grad.shape[3]).reshape(found.shape[:2])
+    column = taps[1][None, :, None, :].expand(height, -1, grad.shape[2], -1).reshape(row.shape)
+    met = (row >= 0) & (row < kernel) & (column >= 0) & (column < kernel)
+    out = x.new_zeros(kernel * kernel, c)
+    out.index_add_(0, (row * kernel + column)[met], found[met])
+    return out.t().reshape(c, 1, kernel, kernel)
+
+
+def _gradient_of_windows(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
     """Gradient [C, 1, k, k] of a depthwise weight.
 
     Each channel of each image is correlated with its own gradient: a depthwise convolution again,
     of one image with N * C channels, whose windows are the gradient maps.
     """
     n, c, height, width = x.shape
-    if grad.shape[2:] == (1, 1):
-        # One window, and a convolution with that stride and no other window is slow.
-        border = kernel // 2
-        window = F.pad(x, (border, kernel - border - width, border, kernel - border - height))
-        return (window * grad).sum(0).unsqueeze(1)
     image = x.permute(2, 3, 0, 1).reshape(1, height, width, n * c).permute(0, 3, 1, 2)
     window = grad.permute(2, 3, 0, 1).reshape(*grad.shape[2:], n * c)
     window = window.permute(2, 0, 1).unsqueeze(1)  # [N * C, 1, H', W']

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import completion
-from cli.options import DatabaseOption, HomeOption, JsonOption, QuietOption
+from cli.options import DatabaseOption, HomeOption, JsonOption, QuietOption, SpaceOption
 from cli.output import print_json, print_pairs, print_table
 from cli.progress import duration, progress
 
@@ -45,12 +44,7 @@ def list_(json: JsonOption = False) -> None:
 
 @pool.command()
 def build(
-    space: Annotated[
-        str,
-        typer.Option(
-            "--space", metavar="NAME", help="Name of a space.", autocompletion=completion.spaces
-        ),
-    ],
+    space: SpaceOption,
     devices: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import completion
-from cli.options import DatabaseOption, HomeOption, JsonOption, QuietOption
+from cli.options import (
+    DatabaseOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    SpaceOption,
+    device_option,
+)
 from cli.output import print_json, print_pairs, print_table
 from cli.progress import duration, progress
 
@@ -21,26 +27,11 @@ kernels = typer.Typer(
     help="The kernel library: build, list, export, import.",
 )
 
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        help="Name of a registered device.",
-        autocompletion=completion.devices,
-    ),
-]
-
 
 @kernels.command()
 def build(
-    space: Annotated[
-        str,
-        typer.Option(
-            "--space", metavar="NAME", help="Name of a space.", autocompletion=completion.spaces
-        ),
-    ],
-    device: DeviceOption,
+    space: SpaceOption,
+    device: Annotated[str, device_option("Name of a registered device.")],
     limit: Annotated[
         float | None,
         typer.Option(
@@ -88,13 +79,7 @@ def build(
 @kernels.command("list")
 def list_(
     device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="NAME",
-            help="Latencies on this device instead of chosen tiles.",
-            autocompletion=completion.devices,
-        ),
+        str | None, device_option("Latencies on this device instead of chosen tiles.")
     ] = None,
     db: DatabaseOption = None,
     home: HomeOption = None,

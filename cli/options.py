@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from cli import completion
 
@@ -44,19 +45,28 @@ JobArgument = Annotated[
     str,
     typer.Argument(metavar="JOB", help="Id of a job.", autocompletion=completion.jobs),
 ]
+JobFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A job, YAML.")]
 DeviceArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME", help="Name of a registered device.", autocompletion=completion.devices
     ),
 ]
-OneDeviceOption = Annotated[
-    str | None,
+
+
+def device_option(help: str) -> OptionInfo:
+    """`--device NAME`, a registered device."""
+    found: OptionInfo = typer.Option(
+        "--device", metavar="NAME", help=help, autocompletion=completion.devices
+    )
+    return found
+
+
+OneDeviceOption = Annotated[str | None, device_option("Only this device of the job.")]
+SpaceOption = Annotated[
+    str,
     typer.Option(
-        "--device",
-        metavar="NAME",
-        help="Only this device of the job.",
-        autocompletion=completion.devices,
+        "--space", metavar="NAME", help="Name of a space.", autocompletion=completion.spaces
     ),
 ]
 OutputOption = Annotated[

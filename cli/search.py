@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from cli.options import (
     DatabaseOption,
     HomeOption,
     JobArgument,
+    JobFileArgument,
     JsonOption,
     OneDeviceOption,
     OutputOption,
@@ -34,7 +34,7 @@ search = typer.Typer(
 
 @search.command()
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job, YAML.")],
+    file: JobFileArgument,
     replay: Annotated[
         str | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import completion
-from cli.options import DatabaseOption, HomeOption, JsonOption
+from cli.options import DatabaseOption, HomeOption, JsonOption, device_option
 from cli.output import print_json, print_pairs, print_table
 
 space = typer.Typer(name="space", no_args_is_help=True, help="Search spaces: list, show, register.")
@@ -45,13 +45,7 @@ def show(
         typer.Argument(metavar="NAME", help="Name of a space.", autocompletion=completion.spaces),
     ],
     device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="NAME",
-            help="The space registered under NAME for this device.",
-            autocompletion=completion.devices,
-        ),
+        str | None, device_option("The space registered under NAME for this device.")
     ] = None,
     db: DatabaseOption = None,
     home: HomeOption = None,
@@ -81,15 +75,7 @@ def register(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="YAML: base space, schemes, choices.")
     ],
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="NAME",
-            help="The device it is for.",
-            autocompletion=completion.devices,
-        ),
-    ],
+    device: Annotated[str, device_option("The device it is for.")],
     db: DatabaseOption = None,
     home: HomeOption = None,
     json: JsonOption = False,

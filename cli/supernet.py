@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import completion
-from cli.options import ArtifactsOption, DatabaseOption, HomeOption, JsonOption, QuietOption
+from cli.options import (
+    ArtifactsOption,
+    DatabaseOption,
+    HomeOption,
+    JobFileArgument,
+    JsonOption,
+    QuietOption,
+)
 from cli.output import print_json, print_pairs, print_table, timestamp
 from cli.progress import progress
 
@@ -32,7 +38,7 @@ SupernetArgument = Annotated[
 
 @supernet.command()
 def train(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job, YAML.")],
+    file: JobFileArgument,
     db: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
     home: HomeOption = None,

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class Config(Mapping[str, Choice]):
     """An immutable, canonical point: a mapping from dimension names to chosen values.
 
-    Genes of blocks that a shallower depth skips do not count: they stand at their first choice
-    and take no part in `key`, so that one subnet has one config. Equality and hashing go by
-    `key`, which depends on names and values only: the same subnet has the same key in a space
-    and in its restrictions. Made by `SearchSpace.config` and `SearchSpace.from_indices`.
+    Genes of blocks that a shallower depth skips do not count, nor those of a quantisation that no
+    layer has: they stand at their first choice and take no part in `key`, so that one subnet has
+    one config. Equality and hashing go by `key`, which depends on names and values only: the same
+    subnet has the same key in a space and in its restrictions. Made by `SearchSpace.config` and
+    `SearchSpace.from_indices`.
     """
 
     __slots__ = ("_indices", "_key", "_values", "space")

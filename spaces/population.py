@@ -49,13 +49,13 @@ def crossover(
 
 
 def canonicalize(space: SearchSpace, population: Population) -> Population:
-    """Valid, canonical rows: indices clipped to their range, genes of skipped blocks set to 0."""
+    """Valid, canonical rows: indices clipped to their range, inactive genes set to 0."""
     clipped = np.clip(population, 0, space.cardinalities - 1).astype(np.int16)
     return np.where(space.active(clipped), clipped, 0).astype(np.int16)
 
 
 def one_hot(space: SearchSpace, population: Population) -> NDArray[np.float32]:
-    """Encodings float32 (n, sum of cardinalities); all zeros for genes of skipped blocks."""
+    """Encodings float32 (n, sum of cardinalities); all zeros for inactive genes."""
     offsets = np.concatenate([[0], np.cumsum(space.cardinalities)[:-1]])
     encoded = np.zeros((len(population), int(space.cardinalities.sum())), np.float32)
     rows, columns = np.nonzero(space.active(population))

@@ -119,12 +119,34 @@ class SearchSpace:
             gates.append((np.array([column]), self.positions[weight], quantised))
         return tuple(gates)
 
+    @cached_property
+    def _form_gate(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """(columns of the form, columns of weight bits, their index -> whether quantised).
+
+        No columns of the form where a slot reads it that no weight bits decide on.
+        """
+        kinds = np.array([d.kind is DimensionKind.W_BITS for d in self.dimensions])
+        form = np.array([i for n, i in self.positions.items() if n in FORM_DIMENSIONS], np.int64)
+        for reads in self._slot_reads:
+            if np.isin(reads, form).any() and not kinds[reads].any():
+                form = form[:0]
+        bits = np.flatnonzero(kinds)
+        quantised = np.zeros((len(bits), int(self.cardinalities.max())), np.bool_)
+        for row, column in zip(quantised, bits, strict=True):
+            choices = self.dimensions[column].choices
+            row[: len(choices)] = [choice != FLOAT_BITS for choice in choices]
+        return form, bits, quantised
+
     def active(self, population: Population) -> NDArray[np.bool_]:
-        """Which genes count: bool (n, d), False for genes of blocks that the depth skips, and for
-        the input bits of float32 layers."""
+        """Which genes count: bool (n, d), False for genes of blocks that the depth skips, for the
+        input bits of float32 layers, and for the form where no layer is quantised."""
         mask = np.ones(population.shape, np.bool_)
         for columns, decides, present in self._gates:
             mask[:, columns] &= present[population[:, decides]][:, None]
+        form, bits, quantised = self._form_gate
+        if form.size:
+            chosen = mask[:, bits] & quantised[np.arange(len(bits)), population[:, bits]]
+            mask[:, form] &= chosen.any(1, keepdims=True)
         return mask
 
     def from_indices(self, indices: ArrayLike) -> Config:

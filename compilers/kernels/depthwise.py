@@ -10,13 +10,8 @@ import numpy as np
 from compilers.errors import KernelError
 from compilers.intrinsics import WidenedDot, integer_dot
 from compilers.kernels.base import DType, LayerParams, TiledKernel
-from compilers.kernels.depthwise_code import (
-    PIXELS,
-    DepthwiseCode,
-    FloatCode,
-    InterleavedCode,
-    PairedCode,
-)
+from compilers.kernels.depthwise_code import DepthwiseCode, FloatCode
+from compilers.kernels.depthwise_integer import PIXELS, InterleavedCode, PairedCode
 from compilers.kernels.epilogue import Epilogue, layer_epilogue, require
 from compilers.kernels.nibbles import check_weight_bits, held_weight
 from compilers.kernels.packing import checked, integer_bias

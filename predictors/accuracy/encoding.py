@@ -42,9 +42,8 @@ class ConfigEncoding:
     """One-hot codes of some parts of the configs of a space (EQ-Net, Xu et al. 2023).
 
     EQ-Net encodes the form (granularity and symmetries) and every layer's bits; the architecture
-    is added in the same way. Nothing stands for what a subnet does not have: the genes of skipped
-    blocks, the bits of a float32 layer, and the form of a subnet without a quantised layer are all
-    zeros.
+    is added in the same way. Nothing stands for what a subnet does not have: inactive genes and the
+    bits of a float32 layer are all zeros.
 
     Args:
         space: Whose configs.
@@ -58,20 +57,13 @@ class ConfigEncoding:
         self.space = space
         columns = [(d.name, part_of(d.kind), c) for d in space.dimensions for c in d.choices]
         counted = [part is not Part.BITS or choice != FLOAT_BITS for _, part, choice in columns]
-        self._bits = _mask([part is Part.BITS for _, part, _ in columns]) & _mask(counted)
-        self._form = _mask([part is Part.FORM for _, part, _ in columns])
         self._kept = _mask([part in parts for _, part, _ in columns]) & _mask(counted)
-        self._has_bits = any(part is Part.BITS for _, part, _ in columns)
         named = zip(columns, self._kept, strict=True)
         self.names = tuple(f"{name}={choice}" for (name, _, choice), kept in named if kept)
 
     def __call__(self, population: Population) -> FloatArray:
         """Codes float64 (n, c), each 0 or 1, of a population int16 (n, d)."""
-        codes = one_hot(self.space, population).astype(np.float64)
-        if self._has_bits:
-            codes[np.ix_(~codes[:, self._bits].any(axis=1), self._form)] = 0.0
-        found: FloatArray = codes[:, self._kept]
-        return found
+        return one_hot(self.space, population)[:, self._kept].astype(np.float64)
 
 
 def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
 from spaces.families.elasticvit import ElasticViT, ElasticViTSettings
+from spaces.families.image import ImageFamily, ImageSettings
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
 from spaces.families.quantisation import QuantSettings
 from spaces.families.resnet import ResNet, ResNetSettings
@@ -14,6 +15,8 @@ __all__ = [
     "ElasticViTSettings",
     "Family",
     "FamilySettings",
+    "ImageFamily",
+    "ImageSettings",
     "MobileNetV3",
     "MobileNetV3Settings",
     "QuantSettings",

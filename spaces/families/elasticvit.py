@@ -28,24 +28,20 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from spaces.dimension import Choice, Dimension, DimensionKind
-from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, Values
-from spaces.families.mobilenetv3 import (
+from spaces.families.base import FAMILIES, FamilySettings, Slot, Values
+from spaces.families.image import (
     Channels,
     Counts,
+    ImageFamily,
+    ImageSettings,
     Kernels,
     Positive,
-    Resolutions,
     Stride,
-    block_layers,
     halved,
     map_size,
 )
-from spaces.families.quantisation import (
-    FORM_READS,
-    QuantSettings,
-    form_dimensions,
-    layer_dimensions,
-)
+from spaces.families.mobilenetv3 import block_layers
+from spaces.families.quantisation import form_dimensions, layer_dimensions
 from spaces.families.transformer import HEAD_CHANNELS, Norm, attention_layers, mlp_layers
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import site_precision
@@ -86,7 +82,7 @@ class TransformerStageSettings(FamilySettings):
     stride: Stride = 2
 
 
-class ElasticViTSettings(QuantSettings):
+class ElasticViTSettings(ImageSettings):
     """Choices of a whole ElasticViT space.
 
     `head_expansion` is the width of the head over that of the last stage, `feature_width` that of
@@ -94,9 +90,6 @@ class ElasticViTSettings(QuantSettings):
     all else has BatchNorm.
     """
 
-    input_channels: Positive
-    classes: Annotated[int, Field(ge=2)]
-    resolution: Resolutions
     stem: StemSettings
     conv_stages: Annotated[tuple[ConvStageSettings, ...], Field(min_length=1)]
     transformer_stages: Annotated[tuple[TransformerStageSettings, ...], Field(min_length=1)]
@@ -113,20 +106,12 @@ class ElasticViTSettings(QuantSettings):
 
 
 @FAMILIES.register("elasticvit")
-class ElasticViT(Family):
+class ElasticViT(ImageFamily):
     """Dimensions and layers of an ElasticViT space."""
 
     name = "elasticvit"
     settings_type = ElasticViTSettings
     settings: ElasticViTSettings
-
-    @property
-    def input_channels(self) -> int:
-        return self.settings.input_channels
-
-    @property
-    def classes(self) -> int:
-        return self.settings.classes
 
     def _conv_stages(self) -> Iterator[tuple[str, ConvStageSettings]]:
         for i, stage in enumerate(self.settings.conv_stages, start=1):
@@ -323,11 +308,6 @@ class ElasticViT(Family):
             )
 
         return Slot("tail", ("resolution", width_in, *self._precision_reads(*TAIL)), layers)
-
-    def _precision_reads(self, *sites: str) -> tuple[str, ...]:
-        """The dimensions that decide the precision of some layers."""
-        bits = [d.name for site in sites for d in layer_dimensions(self.settings, site)]
-        return (*bits, *FORM_READS)
 
 
 def _inverted_residual(site: str) -> tuple[str, ...]:

@@ -13,45 +13,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from spaces.dimension import Choice, Dimension, DimensionKind
-from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, Values
-from spaces.families.quantisation import (
-    FORM_READS,
-    QuantSettings,
-    form_dimensions,
-    layer_dimensions,
+from spaces.families.base import FAMILIES, FamilySettings, Slot, Values
+from spaces.families.image import (
+    CHANNEL_MULTIPLE,
+    Channels,
+    Counts,
+    ImageFamily,
+    ImageSettings,
+    Kernels,
+    Stride,
+    halved,
+    map_size,
 )
+from spaces.families.quantisation import form_dimensions, layer_dimensions
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import LayerPrecision, site_precision
 
-CHANNEL_MULTIPLE = 8
 SQUEEZE_RATIO = 4
 _QUANTISED = ("expand", "depthwise", "project")
 _TAIL = ("head", "classifier")
-
-
-def _channels(values: tuple[int, ...]) -> tuple[int, ...]:
-    bad = [v for v in values if v <= 0 or v % CHANNEL_MULTIPLE]
-    if bad:
-        raise ValueError(f"channels {bad} are not positive multiples of {CHANNEL_MULTIPLE}")
-    return values
-
-
-def _kernels(values: tuple[int, ...]) -> tuple[int, ...]:
-    bad = [v for v in values if v not in (3, 5, 7)]
-    if bad:
-        raise ValueError(f"kernels {bad}; allowed: 3, 5, 7")
-    return values
-
-
-Channels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_channels)]
-Positive = Annotated[int, Field(gt=0)]
-Counts = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Kernels = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_kernels)]
-Stride = Annotated[int, Field(ge=1, le=2)]
-Resolutions = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
 
 
 class StageSettings(FamilySettings):
@@ -66,12 +49,9 @@ class StageSettings(FamilySettings):
     activation: Activation = Activation.HARDSWISH
 
 
-class MobileNetV3Settings(QuantSettings):
+class MobileNetV3Settings(ImageSettings):
     """Choices of a whole MobileNetV3 space."""
 
-    input_channels: Positive
-    classes: Annotated[int, Field(ge=2)]
-    resolution: Resolutions
     stem: Channels
     stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
     head: Channels
@@ -81,11 +61,6 @@ class MobileNetV3Settings(QuantSettings):
         if any(e < 2 for stage in self.stages for e in stage.expansion):
             raise ValueError("expansion must be at least 2: every block has an expand layer")
         return self
-
-
-def halved(size: int, stride: int) -> int:
-    """Output size of a window of odd kernel k, padding k // 2."""
-    return (size - 1) // stride + 1
 
 
 def _squeezed(channels: int) -> int:
@@ -174,20 +149,12 @@ def block_layers(
 
 
 @FAMILIES.register("mobilenetv3")
-class MobileNetV3(Family):
+class MobileNetV3(ImageFamily):
     """Dimensions and layers of a MobileNetV3 space."""
 
     name = "mobilenetv3"
     settings_type = MobileNetV3Settings
     settings: MobileNetV3Settings
-
-    @property
-    def input_channels(self) -> int:
-        return self.settings.input_channels
-
-    @property
-    def classes(self) -> int:
-        return self.settings.classes
 
     def dimensions(self) -> tuple[Dimension, ...]:
         settings = self.settings
@@ -213,11 +180,6 @@ class MobileNetV3(Family):
             found += layer_dimensions(settings, layer)
         found += form_dimensions(settings)
         return tuple(found)
-
-    def _bits_read(self, *sites: str) -> list[str]:
-        """What the precisions of some layers depend on."""
-        names = [d.name for site in sites for d in layer_dimensions(self.settings, site)]
-        return [*names, *FORM_READS]
 
     def slots(self) -> tuple[Slot, ...]:
         """Stem, one slot a block, and the tail; each reads the resolution and its own widths."""
@@ -270,7 +232,7 @@ class MobileNetV3(Family):
 
         widths = dict.fromkeys((width_in, width_out))
         own = (f"{site}.{name}" for name in ("expansion", "kernel", "se"))
-        bits = self._bits_read(*(f"{site}.{layer}" for layer in _QUANTISED))
+        bits = self._precision_reads(*(f"{site}.{layer}" for layer in _QUANTISED))
         reads = ("resolution", *widths, *own, *bits)
         return Slot(site, reads, layers, depth=(f"stage{i}.depth", j + 1))
 
@@ -298,13 +260,5 @@ class MobileNetV3(Family):
                 ),
             )
 
-        reads = ("resolution", width_in, "head.width", *self._bits_read(*_TAIL))
+        reads = ("resolution", width_in, "head.width", *self._precision_reads(*_TAIL))
         return Slot("tail", reads, layers)
-
-
-def map_size(values: Values, strides: tuple[int, ...]) -> int:
-    """Height and width of the map after windows of these strides."""
-    size = int(values["resolution"])
-    for stride in strides:
-        size = halved(size, stride)
-    return size

@@ -19,24 +19,19 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spaces.dimension import Choice, Dimension, DimensionKind
-from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, Values
-from spaces.families.mobilenetv3 import (
+from spaces.families.base import FAMILIES, FamilySettings, Slot, Values
+from spaces.families.image import (
     CHANNEL_MULTIPLE,
     Channels,
     Counts,
+    ImageFamily,
+    ImageSettings,
     Kernels,
-    Positive,
-    Resolutions,
     Stride,
     halved,
     map_size,
 )
-from spaces.families.quantisation import (
-    FORM_READS,
-    QuantSettings,
-    form_dimensions,
-    layer_dimensions,
-)
+from spaces.families.quantisation import form_dimensions, layer_dimensions
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import LayerPrecision, site_precision
 
@@ -76,13 +71,10 @@ class StageSettings(FamilySettings):
         return self
 
 
-class ResNetSettings(QuantSettings):
+class ResNetSettings(ImageSettings):
     """Choices of a whole ResNet space.
 
     Attributes:
-        input_channels: Channels of an image.
-        classes: Number of classes.
-        resolution: Heights and widths of an image, in pixels.
         block: `basic`, two spatial convolutions; `bottleneck`, one between two of 1x1.
         imagenet_stem: Whether a 7x7 convolution of stride 2 and a 3x3 max pooling of stride 2
             begin the network, and not a 3x3 convolution of stride 1 for small images.
@@ -90,9 +82,6 @@ class ResNetSettings(QuantSettings):
         stages: In the order of execution.
     """
 
-    input_channels: Positive
-    classes: Annotated[int, Field(ge=2)]
-    resolution: Resolutions
     block: BlockKind
     imagenet_stem: bool = False
     stem: Channels
@@ -175,20 +164,12 @@ def _precision(values: Values, site: str) -> LayerPrecision:
 
 
 @FAMILIES.register("resnet")
-class ResNet(Family):
+class ResNet(ImageFamily):
     """Dimensions and layers of a ResNet space."""
 
     name = "resnet"
     settings_type = ResNetSettings
     settings: ResNetSettings
-
-    @property
-    def input_channels(self) -> int:
-        return self.settings.input_channels
-
-    @property
-    def classes(self) -> int:
-        return self.settings.classes
 
     def dimensions(self) -> tuple[Dimension, ...]:
         settings = self.settings
@@ -230,11 +211,6 @@ class ResNet(Family):
         projection = ("projection",) if j == 0 else ()
         names = (*projection, *_convolutions(self.settings.block))
         return tuple(f"{site}.{name}" for name in names)
-
-    def _bits(self, *sites: str) -> tuple[str, ...]:
-        """What the precisions of some layers depend on."""
-        bits = [d.name for site in sites for d in layer_dimensions(self.settings, site)]
-        return (*bits, *FORM_READS)
 
     def _stem(self, values: Values) -> tuple[LayerSpec, ...]:
         resolution, width = int(values["resolution"]), int(values["stem.width"])
@@ -280,7 +256,11 @@ class ResNet(Family):
             )
 
         widths = dict.fromkeys((width_in, width_out))
-        own = (f"{site}.expansion", f"{site}.kernel", *self._bits(*self._quantised(site, j)))
+        own = (
+            f"{site}.expansion",
+            f"{site}.kernel",
+            *self._precision_reads(*self._quantised(site, j)),
+        )
         reads = ("resolution", *widths, *own)
         return Slot(site, reads, layers, depth=(f"stage{i}.depth", j + 1))
 
@@ -298,5 +278,5 @@ class ResNet(Family):
                 ),
             )
 
-        reads = ("resolution", width_in, *self._bits("classifier"))
+        reads = ("resolution", width_in, *self._precision_reads("classifier"))
         return Slot("tail", reads, layers)

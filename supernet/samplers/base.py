@@ -66,7 +66,11 @@ class ConfigSampler(ABC):
         self.horizon = horizon or Horizon()
         options = self.config.bits
         self.bits = BIT_SAMPLERS.get(options.name)(space, seed, options, self.horizon)
-        self._resolution = columns(space, DimensionKind.RESOLUTION)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make once what it needs of its space, settings and seed. Subclasses add their own."""
+        self._resolution = columns(self.space, DimensionKind.RESOLUTION)
 
     @classmethod
     @abstractmethod

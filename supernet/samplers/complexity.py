@@ -14,13 +14,12 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from spaces.population import sample
-from spaces.space import Population, SearchSpace
+from spaces.space import Population
 from supernet.samplers.base import SAMPLERS, ConfigSampler, SamplerConfig
 from supernet.samplers.columns import BITS, PRECISION, UNORDERED, Columns, columns
 from supernet.samplers.complexity_measure import Measure
 from supernet.samplers.draw import Role
 from supernet.samplers.levels import build_levels, spread_levels
-from supernet.schedule import Horizon
 
 _WALK_STREAM, _TABLE_STREAM = 11, 12
 _BLOCK = 1024
@@ -66,20 +65,13 @@ class LevelSampler(ConfigSampler):
 
     config: LevelsConfig
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        count: int,
-        seed: int,
-        config: SamplerConfig | None = None,
-        horizon: Horizon | None = None,
-    ) -> None:
-        super().__init__(space, count, seed, config, horizon)
-        own = self.config
+    def prepare(self) -> None:
+        super().prepare()
+        space, own = self.space, self.config
         wanted, exact = own.levels, True
         if isinstance(wanted, int):
             wanted, exact = tuple(spread_levels(space, own.measure, wanted)), False
-        table_seed = (seed << 8) + _TABLE_STREAM
+        table_seed = (self.seed << 8) + _TABLE_STREAM
         self.levels = build_levels(
             space, own.measure, wanted, own.width, own.smallest, own.candidates, table_seed, exact
         )

@@ -20,13 +20,12 @@ from pydantic import Field
 from spaces.config import Config
 from spaces.dimension import DimensionKind
 from spaces.population import canonicalize
-from spaces.space import Population, SearchSpace
+from spaces.space import Population
 from supernet.samplers.base import SAMPLERS, SamplerConfig
 from supernet.samplers.columns import columns
 from supernet.samplers.complexity import Count, LevelSampler, LevelsConfig
 from supernet.samplers.complexity_measure import complexity
 from supernet.samplers.memory_bank import MemoryBank
-from supernet.schedule import Horizon
 
 _STAIRS = 6
 _REFRESHES_PER_EPOCH = 4
@@ -58,21 +57,14 @@ class PerformanceSampler(LevelSampler):
     settings_type = PerformanceConfig
     config: PerformanceConfig
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        count: int,
-        seed: int,
-        config: SamplerConfig | None = None,
-        horizon: Horizon | None = None,
-    ) -> None:
-        super().__init__(space, count, seed, config, horizon)
-        genes = len(space.names)
+    def prepare(self) -> None:
+        super().prepare()
+        genes = len(self.space.names)
         self.banks = [MemoryBank(self.config.capacity, genes) for _ in self.levels]
         self._explored: dict[int, list[NDArray[np.int16]]] = {}
         # The width of a transformer stage is chosen by its heads.
-        self._widths = columns(space, frozenset({DimensionKind.WIDTH, DimensionKind.HEADS}))
-        self._depths = columns(space, DimensionKind.DEPTH)
+        self._widths = columns(self.space, frozenset({DimensionKind.WIDTH, DimensionKind.HEADS}))
+        self._depths = columns(self.space, DimensionKind.DEPTH)
 
     @classmethod
     def owns_bits(cls, config: SamplerConfig) -> bool:

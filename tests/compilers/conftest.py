@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 
 from compilers.build import build_library, kernel_records
 from compilers.built import LIBRARY_FILE, Build
+from compilers.bundle import BundleInfo, write_bundle
 from compilers.devices import DeviceConfig, LocalCpu
 from compilers.frontend import trace
 from compilers.fusion import fuse
 from compilers.kernel_library import KernelLibrary
+from compilers.native import build_native
 from spaces.cost import tensor_layout
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import FP32, W8A8, LayerPrecision
@@ -128,6 +131,25 @@ def builds(
     return {
         name: device.build(subnet, subnet.specs, folder / name) for name, subnet in subnets.items()
     }
+
+
+@pytest.fixture(scope="session")
+def mixed_bundle(
+    device: LocalCpu, builds: dict[str, Build], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The bundle of `mixed`."""
+    folder = tmp_path_factory.mktemp("out") / "b"
+    info = BundleInfo({"resolution": RESOLUTION}, "handmade")
+    return write_bundle(folder, builds["mixed"], device, info, archive=False)
+
+
+@pytest.fixture(scope="session")
+def executable(mixed_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its native runner, in another folder than the one it was built in."""
+    folder = tmp_path_factory.mktemp("native")
+    made = build_native(mixed_bundle, folder / "built" / "net")
+    moved = shutil.move(made.parent, folder / "a new place")
+    return Path(moved) / made.name
 
 
 class TokenNetwork(torch.nn.Module):

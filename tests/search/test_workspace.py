@@ -5,7 +5,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.doctor import Status, check_database
+from search.doctor import Status
+from search.doctor.places import check_database
 from search.errors import ArtifactError, SearchError, StoreError
 from search.names import known_names
 from search.workspace import find_places, open_store, open_workspace

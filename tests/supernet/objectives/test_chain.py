@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
 from supernet.config import SupernetConfig
-from supernet.data import DataSplits, ImageSet
-from supernet.evaluate import evaluate
 from supernet.objectives import (
     ChainConfig,
     ChainObjective,
@@ -14,6 +14,7 @@ from supernet.objectives import (
 )
 from supernet.samplers import Role
 from supernet.trainer import Trainer
+from tests.supernet.perceptron import accuracy, few_digits, perceptron_space
 
 
 def test_each_config_learns_from_the_one_before(step, losses):
@@ -40,19 +41,24 @@ def test_without_a_largest_config_it_begins_with_the_most_bits_of_the_first(step
         assert value == (32 if bits else draws[1].config[name])
 
 
-def test_the_chain_is_no_worse_at_the_fewest_bits(small_bits_space, digits: DataSplits):
-    """EQ-Net's ablation on digits: not better beyond noise, and not worse; here one
-    run, with a margin to match."""
-    part = ImageSet(digits.train.images[:640], digits.train.labels[:640])
-    few = DataSplits(part, digits.selection, digits.report, digits.classes)
-    accuracy = {}
-    for name in ("task", "chain"):
-        config = SupernetConfig(warmup_epochs=4, epochs=4, objective=name, random_configs=1)
-        trainer = Trainer(small_bits_space, config, few)
-        while trainer.step < trainer.total_steps:
-            trainer.train_step()
-        lowest = small_bits_space.min_config()
-        accuracy[name] = evaluate(trainer.supernet, lowest, few).accuracy
-    print(accuracy)
-    assert accuracy["chain"] > 0.6
-    assert accuracy["chain"] >= accuracy["task"] - 0.02
+@pytest.mark.slow
+def test_the_chain_is_no_worse_at_the_fewest_bits():
+    """EQ-Net's ablation on digits: at 2 bits not better beyond noise, and not worse by a point in
+    the mean of five seeds; both are within 3 points of 8 bits."""
+    space = perceptron_space(96, w_bits=(2, 3, 4, 8), a_bits=(8,))
+    lowest, highest = [], []
+    for seed in range(5):
+        few, held_out = few_digits(seed)
+        for name in ("task", "chain"):
+            config = SupernetConfig(
+                seed=seed, warmup_epochs=8, epochs=8, objective=name, random_configs=1,
+                warmup_learning_rate=5e-3, learning_rate=3e-3, label_smoothing=0.0,
+            )  # fmt: skip
+            trainer = Trainer(space, config, few)
+            while trainer.step < trainer.total_steps:
+                trainer.train_step()
+            lowest.append(accuracy(trainer.supernet, space.min_config(), held_out))
+            highest.append(accuracy(trainer.supernet, space.max_config(), held_out))
+    task, chain = np.reshape(lowest, (5, 2)).mean(0)
+    assert chain >= task - 0.01
+    assert min(task, chain) > np.reshape(highest, (5, 2)).mean(0).max() - 0.03 > 0.8

@@ -78,10 +78,13 @@ def test_integers_dequantise_to_the_fake_quantised_weight_bit_for_bit(
     assert len(quantizer.log_scale) == 1
 
 
-@pytest.mark.parametrize(("bits", "ratio"), [(6, 2.3), (4, 3.6), (2, 3.9)])
+@pytest.mark.parametrize(("bits", "ratio"), [(6, 2.3), (4, 3.6), (3, 3.8), (2, 3.9)])
 def test_the_second_rounding_loses_little_and_truncation_much(bits, ratio):
     """Mean squared errors as the method's: 0.0015, 0.021 and 0.33 at 6, 4 and 2 bits, against
-    0.0035, 0.075 and 1.29 where the stored integers are truncated."""
+    0.0035, 0.075 and 1.29 where the stored integers are truncated. Over one rounding to the same
+    grid they have the share 3 / 4**d that the rule's ties alone cost (1.2 % at 4 bits): half of
+    the values that are stored as a tie, 1 in 2**(d + 1), go to the further of its neighbours, which
+    adds a mean of 2**d / 2 to an error of 4**d / 12, in squares of the stored step."""
     shift = 8 - bits
     step, limit = 4 / 127 * 2**shift, 2 ** (bits - 1) - 1
     stored = torch.round(NORMAL * 127 / 4).clamp(-127, 127)
@@ -91,7 +94,8 @@ def test_the_second_rounding_loses_little_and_truncation_much(bits, ratio):
     errors = {n: float((v - NORMAL).square().mean()) for n, v in
               {"twice": twice, "once": once, "truncated": truncated}.items()}  # fmt: skip
     assert errors["truncated"] / errors["twice"] == pytest.approx(ratio, rel=0.15)
-    assert errors["twice"] <= errors["once"] * (1.02 if bits <= 4 else 1.25)
+    excess = errors["twice"] / errors["once"] - 1
+    assert excess == pytest.approx(3 / 4**shift, rel=0.05, abs=3e-4)
 
 
 def test_sharing_costs_about_twice_the_error_of_a_scale_of_its_own():

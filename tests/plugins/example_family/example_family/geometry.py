@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from spaces.dimension import Dimension, DimensionKind
-from spaces.families.base import Family, Slot, Values
-from spaces.families.quantisation import (
-    FORM_READS,
-    QuantSettings,
-    form_dimensions,
-    layer_dimensions,
-)
+from spaces.families.base import Slot, Values
+from spaces.families.image import ImageFamily, ImageSettings
+from spaces.families.quantisation import form_dimensions, layer_dimensions
 from spaces.layer_spec import Activation, LayerSpec, Operator
 from spaces.quant_scheme import site_precision
 from spaces.space import SearchSpace
 
 
-class PlainCnnSettings(QuantSettings):
+class PlainCnnSettings(ImageSettings):
     """Choices of a plain network: one width for all, a kernel for each convolution."""
 
-    input_channels: int
-    classes: int
-    resolution: tuple[int, ...]
     width: tuple[int, ...]
     depth: tuple[int, ...]
     kernel: tuple[int, ...]
 
 
-class PlainCnn(Family):
+class PlainCnn(ImageFamily):
     """Dimensions and layers of a plain network. The stem stays float32."""
 
     name = "plain_cnn"
     settings_type = PlainCnnSettings
     settings: PlainCnnSettings
-
-    @property
-    def input_channels(self) -> int:
-        return self.settings.input_channels
-
-    @property
-    def classes(self) -> int:
-        return self.settings.classes
 
     def dimensions(self) -> tuple[Dimension, ...]:
         settings = self.settings
@@ -56,15 +41,12 @@ class PlainCnn(Family):
 
     def slots(self) -> tuple[Slot, ...]:
         blocks = (self._block(j) for j in range(max(self.settings.depth)))
-        tail = ("resolution", "width", *self._bits("classifier"))
+        tail = ("resolution", "width", *self._precision_reads("classifier"))
         return (
             Slot("stem", ("resolution", "width"), self._stem),
             *blocks,
             Slot("tail", tail, self._tail),
         )
-
-    def _bits(self, site: str) -> tuple[str, ...]:
-        return (*(d.name for d in layer_dimensions(self.settings, site)), *FORM_READS)
 
     def _stem(self, values: Values) -> tuple[LayerSpec, ...]:
         resolution, width = int(values["resolution"]), int(values["width"])
@@ -90,7 +72,7 @@ class PlainCnn(Family):
                 ),
             )  # fmt: skip
 
-        reads = ("resolution", "width", f"block{j}.kernel", *self._bits(site))
+        reads = ("resolution", "width", f"block{j}.kernel", *self._precision_reads(site))
         # Present from depth j + 1 on; its own dimensions begin with its name.
         return Slot(f"block{j}", reads, layers, depth=("depth", j + 1))
 

@@ -89,7 +89,9 @@ def train_on_workers(
     monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
     task = training_task(space, config, data, folder, group, monitor)
     try:
-        error = _fit(task, group, folder, lambda: _follow(monitor, progress, stop))
+        error = _fit(
+            task, group, folder, executor.is_local, lambda: _follow(monitor, progress, stop)
+        )
         failure, stopped = ray.get(monitor.outcome.remote())
     finally:
         ray.kill(monitor)
@@ -150,16 +152,32 @@ def _check_resources(executor: Executor, group: WorkerGroup) -> None:
 
 
 def _fit(
-    task: Mapping[str, Any], group: WorkerGroup, folder: Path, follow: Callable[[], None]
+    task: Mapping[str, Any],
+    group: WorkerGroup,
+    folder: Path,
+    is_local: bool,
+    follow: Callable[[], None],
 ) -> Exception | None:
-    """Run Ray Train to its end; what it raised."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    """Run Ray Train to its end; what it raised.
 
+    Args:
+        task: What each worker is told.
+        group: The workers.
+        folder: Holds what Ray Train writes, meanwhile.
+        is_local: Whether all workers are on this host.
+        follow: Called every now and then.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from search.loopback_group import LoopbackConfig
+
+    make_group = LoopbackConfig if is_local else TorchConfig
     folder.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config=dict(task),
+        torch_config=make_group(backend="nccl" if group.device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=group.workers,
             use_gpu=group.device == "cuda",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -38,6 +39,7 @@ from supernet import (
     train_supernet,
 )
 from supernet.updates import AccumulateConfig
+from tests.search.process_tree import LOOPBACK, descendants, listening_addresses
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
@@ -88,25 +90,12 @@ def no() -> bool:
 
 def training_workers() -> list[int]:
     """Process ids of Ray Train's workers below this process."""
-    parents, titles = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text()
-            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-
-    def is_ours(pid: int) -> bool:
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    return sorted(
-        pid for pid, title in titles.items() if b"RayTrainWorker" in title and is_ours(pid)
-    )
+    found = []
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return sorted(found)
 
 
 def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
@@ -116,11 +105,13 @@ def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed in the middle of the training; all workers go on from the last checkpoint."""
-    folder, reports, killed = tmp_path / "workers", [], []
+    """Killed in the middle of the training; all workers go on from the last checkpoint. Meanwhile
+    no other host can reach them."""
+    folder, reports, killed, reachable = tmp_path / "workers", [], [], set()
 
     def kill_one(*latest) -> None:
         reports.append(latest)
+        reachable.update(listening_addresses(descendants(os.getpid())))
         if latest[1] > 2 and not killed:
             workers = training_workers()
             assert len(workers) == 2
@@ -130,6 +121,7 @@ def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
     train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
     assert killed[0] != reports[-1], "it was killed before the end"
     assert reports[-1] == ("sandwich", 44, 44)
+    assert [address for address in reachable if not address.startswith(LOOPBACK)] == []
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"step", "supernet"}
     found = load_supernet(folder).state_dict()
     alone = train_supernet(small_space, CONFIG, load_data(data), tmp_path / "alone").state_dict()

@@ -58,7 +58,7 @@ def description(session: SupernetWork) -> dict[str, Any]:
         "train_images": len(session.data.train),
         "space": session.space.to_json(),
         "data": session.settings.data.model_dump(mode="json"),
-        "data_identity": session.settings.data.identity(),
+        "data_identity": session.data_identity,
         "options": session.settings.supernet.model_dump(mode="json"),
     }
 

@@ -118,6 +118,8 @@ class Trainer:
             space, config.random_configs, config.seed, config.sampler, self.horizon
         )
         self.descent = Descent(self.supernet, config, self.world)
+        # Once: it reads all images and the teacher, which is the one that was loaded here.
+        self._identity = self._decisive()
         self.step = 0
         self.sandwich_started = False
 
@@ -199,7 +201,7 @@ class Trainer:
         tensors = {f"supernet.{n}": t for n, t in self.supernet.state_dict().items()}
         tensors |= {f"optimizer.{n}": t for n, t in self.descent.update.tensors().items()}
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "sandwich_started": self.sandwich_started,
             "sampler": self.sampler.state(),
         }
@@ -215,7 +217,7 @@ class Trainer:
         """
         named = "the checkpoint" if checkpoint.path is None else f"checkpoint {checkpoint.path}"
         try:
-            if checkpoint.state["identity"] != self._identity():
+            if checkpoint.state["identity"] != self._identity:
                 raise ForeignCheckpointError(
                     f"{named} was made with another space, data set or training options; "
                     "train in another folder"
@@ -235,7 +237,7 @@ class Trainer:
         self.descent.update.load_tensors(parts["optimizer"])
         self.step, self.sandwich_started = checkpoint.step, started
 
-    def _identity(self) -> dict[str, object]:
+    def _decisive(self) -> dict[str, object]:
         return {
             "space": self.space.key,
             "config": self.config.decisive(),

@@ -230,13 +230,14 @@ def _work(task: Mapping[str, Any]) -> None:
     torch.set_num_threads(task["threads"])
     world = TorchWorld(get_device() if task["device"] == "cuda" else "cpu")
     line = MonitorLine(monitor)
+    report = line.report if world.rank == 0 else None
     try:
         train_supernet(
             SearchSpace.from_json(task["space"]),
             SupernetConfig.model_validate(task["config"]),
-            load_data(DataConfig.model_validate(task["data"])),
+            load_data(DataConfig.model_validate(task["data"]), report),
             task["folder"],
-            line.report if world.rank == 0 else None,
+            report,
             world,
             lambda: line.is_stopping,
         )

@@ -70,7 +70,7 @@ class JobSession:
         self.spaces = {
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
         }
-        self.data = load_data(self.settings.data)
+        self.data = load_data(self.settings.data, progress)
         self.data_identity = self.settings.data.identity()
         self.supernet_folder = supernet_folder(home, str(job.spec["supernet_key"]))
         self._check_unchanged()

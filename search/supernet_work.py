@@ -64,7 +64,7 @@ class TrainingSession:
         self.artifacts = artifacts
         self.progress = progress
         self.space = settings.search_space()
-        self.data = load_data(settings.data)
+        self.data = load_data(settings.data, progress)
         check_training(self.space, settings.supernet, self.data)
         self.data_identity = settings.data.identity()
         key = settings.supernet.key(self.space.key, self.data_identity)

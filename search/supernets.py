@@ -72,8 +72,11 @@ def _train(session: SupernetWork) -> None:
             _train_anywhere(session, folder, stop)
         except TrainingStoppedError as stopped:
             raise KeyboardInterrupt(str(stopped)) from None
-    reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
-    session.store.results.record_supernet(folder.name, reference, description(session))
+        reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
+        session.store.results.record_supernet(folder.name, reference, description(session))
+    if stop():
+        # After the last step there was nothing to stop; what follows the training shall not begin.
+        raise KeyboardInterrupt(f"the training of {folder.name} is done")
 
 
 def _train_anywhere(session: SupernetWork, folder: Path, stop: Callable[[], bool]) -> None:

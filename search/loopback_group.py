@@ -17,14 +17,15 @@ import ray
 import torch.distributed as dist
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _HOST = "127.0.0.1"
 _LEAVE_S = 30.0
 # In the worker of rank 0, from the moment it listens.
-_stores: list[dist.TCPStore] = []
+_stores: list[TCPStore] = []
 
 
-class _LoopbackBackend(Backend):  # type: ignore[misc]
+class _LoopbackBackend(Backend):
     # As Ray Train's own: NCCL talks to the GPUs of all workers.
     share_cuda_visible_devices = True
 
@@ -47,7 +48,7 @@ class _LoopbackBackend(Backend):  # type: ignore[misc]
 
 
 @dataclass
-class LoopbackConfig(TorchConfig):  # type: ignore[misc]
+class LoopbackConfig(TorchConfig):
     """For `TorchTrainer(torch_config=...)`; `backend` must be given: gloo or nccl."""
 
     @property
@@ -61,7 +62,7 @@ def _listen(timeout_s: int) -> int:
     # torch itself would bind every interface, whatever host it is told.
     listener = socket.create_server((_HOST, 0))
     port = int(listener.getsockname()[1])
-    store = dist.TCPStore(
+    store = TCPStore(
         _HOST,
         port,
         is_master=True,
@@ -77,7 +78,7 @@ def _join(backend: str, rank: int, size: int, port: int, timeout_s: int) -> None
     timeout = timedelta(seconds=timeout_s)
     # The workers' own connections.
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
-    store = _stores.pop() if rank == 0 else dist.TCPStore(_HOST, port, timeout=timeout)
+    store = _stores.pop() if rank == 0 else TCPStore(_HOST, port, timeout=timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 

@@ -86,7 +86,7 @@ class SupernetConfig(BaseModel):
         checkpoint_every: Steps between checkpoints.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     family: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

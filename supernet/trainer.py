@@ -8,6 +8,7 @@ gradients an update rule applies.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from supernet.errors import (
     CheckpointError,
     ForeignCheckpointError,
     SupernetConfigError,
+    TrainingDivergedError,
     TrainingStoppedError,
 )
 from supernet.families import build_supernet
@@ -278,6 +280,7 @@ def train_supernet(
         CheckpointError: No checkpoint in the folder can be used, they belong to another run, or the
             workers do not find the same one.
         SupernetConfigError: The options do not fit the data, the workers or one another.
+        TrainingDivergedError: The loss is not finite any more.
         TrainingStoppedError: `stop` said so; a checkpoint of the last step is in the folder.
     """
     report: Progress = progress or (lambda phase, done, total: None)
@@ -316,7 +319,13 @@ def _train(
     config, world = trainer.config, trainer.world
     sampled_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
-        trainer.train_step()
+        loss = trainer.train_step()
+        if not math.isfinite(loss):
+            rate = "" if trainer.sandwich_started else "warmup_"
+            raise TrainingDivergedError(
+                f"the training diverged: the loss is {loss} in step {trainer.step} of "
+                f"{trainer.total_steps}; lower {rate}learning_rate"
+            )
         if trainer.step <= trainer.warmup_steps:
             report("warm-up", trainer.step, trainer.warmup_steps)
         else:

@@ -30,6 +30,7 @@ from supernet import (
 
 _RUN = ".ray-train"
 _POLL_S = 0.2
+_LONGEST_CAUSE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def train_on_workers(
     executor.start()
     import ray
 
-    _check_resources(executor, group)
+    progress(f"start {group.workers} workers", 0, 0)
+    _check_resources(executor, group, progress)
     monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
     task = training_task(space, config, data, folder, group, monitor)
     try:
@@ -96,7 +98,7 @@ def train_on_workers(
     finally:
         ray.kill(monitor)
         shutil.rmtree(folder / _RUN, ignore_errors=True)
-    conclude(failure, stopped, error)
+    conclude(failure, stopped, error, group.retries)
 
 
 def training_task(
@@ -119,31 +121,42 @@ def training_task(
     }
 
 
-def conclude(failure: str | None, stopped: str | None, error: Exception | None) -> None:
+def conclude(
+    failure: str | None, stopped: str | None, error: Exception | None, retries: int
+) -> None:
     """Raise what `train_on_workers` raises at the end.
 
     Args:
         failure: Why the training failed in a worker.
         stopped: Where it stopped because it was asked to.
         error: What Ray Train raised.
+        retries: How often it went on after a failure.
     """
     if failure is not None:
         raise ExecutionError(f"the training failed in a worker: {failure}")
     if error is not None:
-        raise ExecutionError(f"the training failed: {error}") from error
+        # Ray Train's message is a page long and ends with the cause.
+        cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ExecutionError(
+            f"the training failed more than {retries} times; the same command goes on from its "
+            f"last checkpoint. The last failure: {cause[:_LONGEST_CAUSE]}"
+        ) from error
     if stopped is not None:
         raise TrainingStoppedError(stopped)
 
 
-def _check_resources(executor: Executor, group: WorkerGroup) -> None:
-    """Refuse what Ray would wait for for ever; a cluster may still grow."""
+def _check_resources(executor: Executor, group: WorkerGroup, progress: Progress) -> None:
+    """Refuse what Ray would wait for for ever; a cluster may still grow, and it is said that it
+    must."""
     import ray
 
-    if not executor.is_local:
-        return
     found = ray.cluster_resources()
     for name, needed in group.needs.items():
-        if group.workers * needed > found.get(name, 0.0):
+        if group.workers * needed <= found.get(name, 0.0):
+            continue
+        if not executor.is_local:
+            progress(f"wait for {group.workers * needed:g} {name} in the cluster", 0, 0)
+        else:
             raise ExecutionError(
                 f"{group.workers} training workers of {needed:g} {name} each, Ray has "
                 f"{found.get(name, 0.0):g} {name}; lower training_workers or training_threads, or "

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from search.distributed_training import (
     WorkerGroup,
+    _check_resources,
     _work,
     conclude,
     train_on_workers,
@@ -120,6 +121,7 @@ def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
 
     train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
     assert killed[0] != reports[-1], "it was killed before the end"
+    assert reports[0] == ("start 2 workers", 0, 0)
     assert reports[-1] == ("sandwich", 44, 44)
     assert [address for address in reachable if not address.startswith(LOOPBACK)] == []
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"step", "supernet"}
@@ -159,7 +161,7 @@ def test_a_worker_stops_when_it_is_asked_to_and_leaves_a_checkpoint(work, tmp_pa
     assert "stopped after step 1 of 55" in stopped
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000001"]
     with pytest.raises(TrainingStoppedError, match="step 1 of 55"):
-        conclude(failure, stopped, None)
+        conclude(failure, stopped, None, 1)
 
 
 def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
@@ -168,7 +170,26 @@ def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
     assert stopped is None
     assert not dist.is_initialized(), "other workers would wait for this one"
     with pytest.raises(ExecutionError, match="SupernetConfigError: batch_size 5000"):
-        conclude(failure, stopped, None)
+        conclude(failure, stopped, None, 1)
+
+
+def test_of_the_page_that_ray_prints_about_a_failure_the_cause_is_told():
+    page = "Training failed due to worker errors:\n[Rank 1 Error Snippet]:\n" + 30 * "at x\n"
+    with pytest.raises(ExecutionError) as raised:
+        conclude(None, None, RuntimeError(page + "RuntimeError: CUDA out of memory\n"), 2)
+    assert str(raised.value) == (
+        "the training failed more than 2 times; the same command goes on from its last "
+        "checkpoint. The last failure: RuntimeError: CUDA out of memory"
+    )
+
+
+def test_what_a_cluster_does_not_have_yet_is_said_while_it_is_waited_for(executor):
+    class Joined(Executor):
+        is_local = False
+
+    said = []
+    _check_resources(Joined(), WorkerGroup(300, 2, "cpu", 0), lambda *what: said.append(what))
+    assert said == [("wait for 600 CPU in the cluster", 0, 0)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")

@@ -108,6 +108,8 @@ class Lines:
                 print(self._line(known, now), file=self._stream, flush=True)
 
     def _line(self, phase: Phase, now: float) -> str:
+        if phase.done == phase.total == 0:
+            return phase.name
         text = f"{phase.name}: {phase.done}"
         if phase.total > 0:
             text += f"/{phase.total} ({100 * phase.done // phase.total} %)"

@@ -30,6 +30,7 @@ from supernet import (
 
 _RUN = ".ray-train"
 _POLL_S = 0.2
+_LONGEST_CAUSE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,19 @@ def train_on_workers(
     executor.start()
     import ray
 
-    _check_resources(executor, group)
+    progress(f"start {group.workers} workers", 0, 0)
+    _check_resources(executor, group, progress)
     monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
     task = training_task(space, config, data, folder, group, monitor)
     try:
-        error = _fit(task, group, folder, lambda: _follow(monitor, progress, stop))
+        error = _fit(
+            task, group, folder, executor.is_local, lambda: _follow(monitor, progress, stop)
+        )
         failure, stopped = ray.get(monitor.outcome.remote())
     finally:
         ray.kill(monitor)
         shutil.rmtree(folder / _RUN, ignore_errors=True)
-    conclude(failure, stopped, error)
+    conclude(failure, stopped, error, group.retries)
 
 
 def training_task(
@@ -117,31 +121,42 @@ def training_task(
     }
 
 
-def conclude(failure: str | None, stopped: str | None, error: Exception | None) -> None:
+def conclude(
+    failure: str | None, stopped: str | None, error: Exception | None, retries: int
+) -> None:
     """Raise what `train_on_workers` raises at the end.
 
     Args:
         failure: Why the training failed in a worker.
         stopped: Where it stopped because it was asked to.
         error: What Ray Train raised.
+        retries: How often it went on after a failure.
     """
     if failure is not None:
         raise ExecutionError(f"the training failed in a worker: {failure}")
     if error is not None:
-        raise ExecutionError(f"the training failed: {error}") from error
+        # Ray Train's message is a page long and ends with the cause.
+        cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ExecutionError(
+            f"the training failed more than {retries} times; the same command goes on from its "
+            f"last checkpoint. The last failure: {cause[:_LONGEST_CAUSE]}"
+        ) from error
     if stopped is not None:
         raise TrainingStoppedError(stopped)
 
 
-def _check_resources(executor: Executor, group: WorkerGroup) -> None:
-    """Refuse what Ray would wait for for ever; a cluster may still grow."""
+def _check_resources(executor: Executor, group: WorkerGroup, progress: Progress) -> None:
+    """Refuse what Ray would wait for for ever; a cluster may still grow, and it is said that it
+    must."""
     import ray
 
-    if not executor.is_local:
-        return
     found = ray.cluster_resources()
     for name, needed in group.needs.items():
-        if group.workers * needed > found.get(name, 0.0):
+        if group.workers * needed <= found.get(name, 0.0):
+            continue
+        if not executor.is_local:
+            progress(f"wait for {group.workers * needed:g} {name} in the cluster", 0, 0)
+        else:
             raise ExecutionError(
                 f"{group.workers} training workers of {needed:g} {name} each, Ray has "
                 f"{found.get(name, 0.0):g} {name}; lower training_workers or training_threads, or "
@@ -150,16 +165,32 @@ def _check_resources(executor: Executor, group: WorkerGroup) -> None:
 
 
 def _fit(
-    task: Mapping[str, Any], group: WorkerGroup, folder: Path, follow: Callable[[], None]
+    task: Mapping[str, Any],
+    group: WorkerGroup,
+    folder: Path,
+    is_local: bool,
+    follow: Callable[[], None],
 ) -> Exception | None:
-    """Run Ray Train to its end; what it raised."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    """Run Ray Train to its end; what it raised.
 
+    Args:
+        task: What each worker is told.
+        group: The workers.
+        folder: Holds what Ray Train writes, meanwhile.
+        is_local: Whether all workers are on this host.
+        follow: Called every now and then.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from search.loopback_group import LoopbackConfig
+
+    make_group = LoopbackConfig if is_local else TorchConfig
     folder.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config=dict(task),
+        torch_config=make_group(backend="nccl" if group.device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=group.workers,
             use_gpu=group.device == "cuda",
@@ -212,13 +243,14 @@ def _work(task: Mapping[str, Any]) -> None:
     torch.set_num_threads(task["threads"])
     world = TorchWorld(get_device() if task["device"] == "cuda" else "cpu")
     line = MonitorLine(monitor)
+    report = line.report if world.rank == 0 else None
     try:
         train_supernet(
             SearchSpace.from_json(task["space"]),
             SupernetConfig.model_validate(task["config"]),
-            load_data(DataConfig.model_validate(task["data"])),
+            load_data(DataConfig.model_validate(task["data"]), report),
             task["folder"],
-            line.report if world.rank == 0 else None,
+            report,
             world,
             lambda: line.is_stopping,
         )

@@ -25,7 +25,7 @@ from search.finetuning import Finetuner
 from search.job import JobSettings, Strategy
 from search.lease import Lease
 from search.models import JobRow, JobState, Purpose
-from search.progress import Progress
+from search.progress import Progress, silent
 from search.replay import REPLAY, Replay, check_replay, replayed
 from search.results import at_bits, device_results, job_devices
 from search.session import RESOURCES, JobSession, supernet_key
@@ -74,7 +74,7 @@ def run_job(
     """
     # Opened for its errors, which must not come after the training.
     store.optuna_storage()
-    spec = _resolve(settings, store)
+    spec = _resolve(settings, store, progress)
     if replay is not None:
         spec[REPLAY] = check_replay(store.jobs.job(replay), spec)
     job, _ = store.jobs.record_job(settings.name, spec, settings.search_space().key, settings.seed)
@@ -109,9 +109,9 @@ def _continue(
     return job.id
 
 
-def _resolve(settings: JobSettings, store: Store) -> dict[str, Any]:
+def _resolve(settings: JobSettings, store: Store, progress: Progress = silent) -> dict[str, Any]:
     """The job as it is stored: everything that decides its result."""
-    space, data = settings.search_space(), load_data(settings.data)
+    space, data = settings.search_space(), load_data(settings.data, progress)
     devices = find_devices(store, settings.devices)
     spaces = {device.name: device_space(store, device, space) for device in devices}
     for name, restricted in spaces.items():

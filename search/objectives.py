@@ -62,7 +62,7 @@ METRICS: dict[str, Metric] = {
 class _Measured(BaseModel):
     """A metric with a unit; the base of objectives and constraints."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     unit: str

@@ -85,7 +85,6 @@ class LocalRay:
                 {
                     _TOKEN_NAME: token.partition("=")[2],
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                    "GLOO_SOCKET_IFNAME": "lo",
                 }
             ):
                 self._start(num_cpus, object_store_bytes, namespace)

@@ -364,8 +364,9 @@ def _finetuned(front: Sequence[FrontMember], settings: dict[str, Any]) -> list[s
         "### Fine-tuned",
         "",
         f"Each subnet was trained on alone for {epochs} epochs after the search. The bundles hold "
-        "the fine-tuned subnets, and report accuracy is theirs, here and above; everything else "
-        "above is from before.",
+        "the fine-tuned subnets, but for those that it made worse, which they hold as they were "
+        "found. Report accuracy is that of the bundles, here and above; everything else above is "
+        "from before.",
         "",
         *_table(FINETUNED_COLUMNS, rows),
         "",

@@ -101,7 +101,7 @@ class FrontMember:
         config: Dimension -> value.
         accuracy: On the selection split, %.
         report_accuracy: Of the compiled binary on the report split, %; None before its export. The
-            binary is that of the fine-tuned subnet, where there is one.
+            binary is that of the fine-tuned subnet, where there is one that is no worse.
         predicted_ms: Latency predicted without its own measurement, ms.
         measured_ms, p10_ms, p90_ms: Measured latency, ms.
         bytes: Weights in the on-disk layout.
@@ -157,8 +157,10 @@ class DeviceResults:
         return any(self.violation(v) == 0 for v in self.verified)
 
     def deployed(self, verified: Verified) -> Verified:
-        """What is exported of a config: its fine-tuned subnet, or the one that was verified."""
-        return self.finetuned.get(verified.config.key, verified)
+        """What is exported of a config: the one that was verified, or its fine-tuned subnet where
+        that is no worse."""
+        tuned = self.finetuned.get(verified.config.key, verified)
+        return tuned if tuned.accuracy >= verified.accuracy else verified
 
     def violation(self, verified: Verified) -> float:
         """Summed relative violation of all constraints, 0 when all are met."""

@@ -27,7 +27,12 @@ RESOURCES = "resources"
 
 
 def supernet_key(settings: JobSettings, space: SearchSpace) -> str:
-    """16 hexadecimal digits of everything that decides the trained weights."""
+    """16 hexadecimal digits of everything that decides the trained weights.
+
+    Raises:
+        DataError: The data cannot be read.
+        CheckpointError: The teacher cannot be read.
+    """
     return settings.supernet.key(space.key, settings.data.identity())
 
 
@@ -43,7 +48,8 @@ class JobSession:
 
     Raises:
         DataError: The data cannot be loaded.
-        SearchError: The data is not what the job was started with.
+        SearchError: The data, or the teacher, is not what the job was started with.
+        CheckpointError: The supernet is not trained yet, and its teacher cannot be read.
         DeviceError: When it is entered: a device is not the one that was probed for the job, or
             cannot be reached.
     """
@@ -64,14 +70,10 @@ class JobSession:
         self.spaces = {
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
         }
-        self.data = load_data(self.settings.data)
+        self.data = load_data(self.settings.data, progress)
+        self.data_identity = self.settings.data.identity()
         self.supernet_folder = supernet_folder(home, str(job.spec["supernet_key"]))
-        if supernet_key(self.settings, self.space) != job.spec["supernet_key"]:
-            raise SearchError(
-                f"the data of job {job.id} ({self.settings.data.path or self.settings.data.name}) "
-                "has changed since the job "
-                "was started; restore it, or start a new job"
-            )
+        self._check_unchanged()
         self.lock = HostLock()
         self._stack = ExitStack()
 
@@ -105,6 +107,24 @@ class JobSession:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def _check_unchanged(self) -> None:
+        """Refuse other data than the job was started with, and while it still teaches, another
+        teacher."""
+        data, key = self.settings.data, self.supernet_folder.name
+        trained = self.store.results.supernet(key)
+        known = None if trained is None else trained.metrics.get("data_identity")
+        changed = f"the data of job {self.job.id} ({data.path or data.name}) has"
+        if known is not None:
+            same = known == self.data_identity
+        else:
+            same = self.settings.supernet.key(self.space.key, self.data_identity) == key
+            if (teacher := self.settings.supernet.teacher) is not None:
+                changed = f"{changed.removesuffix(' has')} or its teacher ({teacher}) has"
+        if not same:
+            raise SearchError(
+                f"{changed} changed since the job was started; restore it, or start a new job"
+            )
 
     def _device(self, name: str, stack: ExitStack) -> Device:
         """The device, for the instruction set that its probe found: `native` may mean another one

@@ -135,7 +135,7 @@ def evaluate_supernet(
             f"the data of supernet {row.key} ({config.path or config.name}) has changed since its "
             "training"
         )
-    data = load_data(config)
+    data = load_data(config, progress)
     with HostLock().shared(f"evaluation of supernet {row.key}", on_wait=announce(progress)):
         supernet = restore_supernet(artifacts, supernet_folder(home, row.key), row.artifact)
         found = scores(supernet, data, variants(supernet.space, count, seed), progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from search.models import SupernetRow
 from search.store import Store
 from search.supernet_work import SupernetWork
 from spaces import UnknownNameError
+from spaces.files import atomic_write_text
 from supernet.checkpoint import checkpoint_step
 
 
@@ -58,9 +60,30 @@ def description(session: SupernetWork) -> dict[str, Any]:
         "train_images": len(session.data.train),
         "space": session.space.to_json(),
         "data": session.settings.data.model_dump(mode="json"),
-        "data_identity": session.settings.data.identity(),
+        "data_identity": session.data_identity,
         "options": session.settings.supernet.model_dump(mode="json"),
     }
+
+
+def note_training(session: SupernetWork) -> None:
+    """Write beside the folder of a supernet what is about to be trained in it."""
+    atomic_write_text(_note(session.supernet_folder), json.dumps(description(session), indent=1))
+
+
+def forget_training(session: SupernetWork) -> None:
+    """Remove what `note_training` wrote: the store has it."""
+    _note(session.supernet_folder).unlink(missing_ok=True)
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_suffix(".json")
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_note(folder).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def stored_description(store: Store, row: SupernetRow) -> dict[str, Any]:
@@ -124,10 +147,12 @@ def show_supernet(store: Store, home: Path, name: str) -> SupernetView:
 
 
 def _view(store: Store, home: Path, key: str, row: SupernetRow | None) -> SupernetView:
-    known: Mapping[str, Any] = (
-        stored_description(store, row) if row is not None else _from_jobs(store, key)
-    )
     folder = supernet_folder(home, key)
+    known: Mapping[str, Any] = (
+        stored_description(store, row)
+        if row is not None
+        else _noted(folder) or _from_jobs(store, key)
+    )
     space = known.get("space", {})
     return SupernetView(
         key=key,

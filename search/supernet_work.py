@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from search.artifacts import ArtifactStore
 from search.execution import Executor
@@ -13,7 +13,6 @@ from search.home import supernet_folder
 from search.host_lock import HostLock, announce
 from search.job import JobSettings
 from search.progress import Progress
-from search.session import supernet_key
 from search.store import Store
 from spaces import SearchSpace
 from supernet import DataSplits, load_data
@@ -29,6 +28,7 @@ class SupernetWork(Protocol):
     settings: JobSettings
     space: SearchSpace
     data: DataSplits
+    data_identity: dict[str, Any]
     supernet_folder: Path
     executor: Executor
 
@@ -48,6 +48,7 @@ class TrainingSession:
         SpaceError: A value that the space does not have.
         DataError: The data cannot be loaded.
         SupernetConfigError: Space, data and training options do not fit each other.
+        CheckpointError: The teacher cannot be read.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class TrainingSession:
         self.artifacts = artifacts
         self.progress = progress
         self.space = settings.search_space()
-        self.data = load_data(settings.data)
+        self.data = load_data(settings.data, progress)
         check_training(self.space, settings.supernet, self.data)
-        self.supernet_folder = supernet_folder(home, supernet_key(settings, self.space))
+        self.data_identity = settings.data.identity()
+        key = settings.supernet.key(self.space.key, self.data_identity)
+        self.supernet_folder = supernet_folder(home, key)
         self._stack = ExitStack()
 
     def __enter__(self) -> TrainingSession:

@@ -13,7 +13,7 @@ from search.artifacts import ArtifactStore
 from search.distributed_training import WorkerGroup, train_on_workers
 from search.interrupts import interruptible
 from search.progress import Progress
-from search.supernet_view import description
+from search.supernet_view import description, forget_training, note_training
 from search.supernet_work import SupernetWork
 from supernet import (
     CheckpointError,
@@ -67,13 +67,18 @@ def restore_supernet(artifacts: ArtifactStore, folder: Path, artifact: str) -> S
 
 def _train(session: SupernetWork) -> None:
     folder = session.supernet_folder
+    note_training(session)
     with interruptible() as stop:
         try:
             _train_anywhere(session, folder, stop)
         except TrainingStoppedError as stopped:
             raise KeyboardInterrupt(str(stopped)) from None
-    reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
-    session.store.results.record_supernet(folder.name, reference, description(session))
+        reference = session.artifacts.put_folder(folder / SUPERNET_FOLDER)
+        session.store.results.record_supernet(folder.name, reference, description(session))
+        forget_training(session)
+    if stop():
+        # After the last step there was nothing to stop; what follows the training shall not begin.
+        raise KeyboardInterrupt(f"the training of {folder.name} is done")
 
 
 def _train_anywhere(session: SupernetWork, folder: Path, stop: Callable[[], bool]) -> None:

@@ -50,11 +50,14 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     data = save({name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()})
     content = {"step": checkpoint.step, "tensors": sha256_bytes(data), "state": checkpoint.state}
     header = {"sha256": _hash(content), **content}
+    # A run that was killed while writing leaves its temporary folder behind, and on a full disk
+    # its place is needed.
+    for left in root.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
     with atomic_directory(path) as temporary:
         (temporary / _TENSORS).write_bytes(data)
         (temporary / _STATE).write_text(json.dumps(header))
-    # A run that was killed while writing leaves its temporary folder behind.
-    for old in (*_folders(root)[:-_KEPT], *root.glob(".step-*")):
+    for old in _folders(root)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 

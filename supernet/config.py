@@ -23,6 +23,7 @@ from pydantic import (
 from spaces.errors import UnknownNameError
 from supernet.data import Augmentation
 from supernet.objectives import OBJECTIVES, DistillationConfig, ObjectiveConfig
+from supernet.objectives.teacher import teacher_digest
 from supernet.plugin import read_options
 from supernet.quantizers import PER_FORM, QUANTIZERS
 from supernet.regularisers import REGULARIZERS, RegularizerConfig
@@ -85,7 +86,7 @@ class SupernetConfig(BaseModel):
         checkpoint_every: Steps between checkpoints.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     family: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -130,10 +131,20 @@ class SupernetConfig(BaseModel):
         return rest | {"augmentation": {**inside, **{n: data[n] for n in outside}}}
 
     def decisive(self) -> dict[str, Any]:
-        """The options that decide the trained weights, as JSON."""
-        return self.model_dump(mode="json", exclude=_INDECISIVE)
+        """The options that decide the trained weights, as JSON, with the content's hash in place of
+        the teacher's folder.
+
+        Raises:
+            CheckpointError: The teacher cannot be read.
+        """
+        found = self.model_dump(mode="json", exclude=_INDECISIVE)
+        return found | {"teacher": None if self.teacher is None else teacher_digest(self.teacher)}
 
     def key(self, space_key: str, data: dict[str, Any]) -> str:
-        """16 hexadecimal digits that name the trained supernet of this space and data."""
+        """16 hexadecimal digits that name the trained supernet of this space and data.
+
+        Raises:
+            CheckpointError: The teacher cannot be read.
+        """
         text = json.dumps([self.decisive(), space_key, data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

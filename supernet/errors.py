@@ -21,5 +21,9 @@ class SupernetConfigError(ConfigError):
     """A config, space or training option does not fit the supernet."""
 
 
+class TrainingDivergedError(NetcarveError):
+    """The loss of a training is not finite any more, and neither are its weights."""
+
+
 class TrainingStoppedError(NetcarveError):
     """A training ended before its last step because it was asked to; it can go on."""

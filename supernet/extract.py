@@ -21,6 +21,7 @@ from supernet.subnet_layers import InputQuantizer, IntegerConv2d, IntegerLinear,
 
 WEIGHTS_FILE = "subnet.safetensors"
 SPECS_FILE = "subnet.json"
+SUBNET_FILES = (SPECS_FILE, WEIGHTS_FILE)
 
 
 class Subnet(nn.Module):

@@ -19,7 +19,7 @@ class PluginConfig(BaseModel):
         name: The plug-in's name in its registry.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
 

@@ -19,6 +19,7 @@ from supernet.supernet import Supernet
 SUPERNET_FOLDER = "supernet"
 _WEIGHTS = "supernet.safetensors"
 _DESCRIPTION = "supernet.json"
+SUPERNET_FILES = (f"{SUPERNET_FOLDER}/{_DESCRIPTION}", f"{SUPERNET_FOLDER}/{_WEIGHTS}")
 
 
 def save_supernet(supernet: Supernet, folder: str | Path) -> None:

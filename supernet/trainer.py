@@ -8,6 +8,7 @@ gradients an update rule applies.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from supernet.errors import (
     CheckpointError,
     ForeignCheckpointError,
     SupernetConfigError,
+    TrainingDivergedError,
     TrainingStoppedError,
 )
 from supernet.families import build_supernet
@@ -118,6 +120,8 @@ class Trainer:
             space, config.random_configs, config.seed, config.sampler, self.horizon
         )
         self.descent = Descent(self.supernet, config, self.world)
+        # Once: it reads all images and the teacher, which is the one that was loaded here.
+        self._identity = self._decisive()
         self.step = 0
         self.sandwich_started = False
 
@@ -199,7 +203,7 @@ class Trainer:
         tensors = {f"supernet.{n}": t for n, t in self.supernet.state_dict().items()}
         tensors |= {f"optimizer.{n}": t for n, t in self.descent.update.tensors().items()}
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "sandwich_started": self.sandwich_started,
             "sampler": self.sampler.state(),
         }
@@ -215,7 +219,7 @@ class Trainer:
         """
         named = "the checkpoint" if checkpoint.path is None else f"checkpoint {checkpoint.path}"
         try:
-            if checkpoint.state["identity"] != self._identity():
+            if checkpoint.state["identity"] != self._identity:
                 raise ForeignCheckpointError(
                     f"{named} was made with another space, data set or training options; "
                     "train in another folder"
@@ -235,7 +239,7 @@ class Trainer:
         self.descent.update.load_tensors(parts["optimizer"])
         self.step, self.sandwich_started = checkpoint.step, started
 
-    def _identity(self) -> dict[str, object]:
+    def _decisive(self) -> dict[str, object]:
         return {
             "space": self.space.key,
             "config": self.config.decisive(),
@@ -276,6 +280,7 @@ def train_supernet(
         CheckpointError: No checkpoint in the folder can be used, they belong to another run, or the
             workers do not find the same one.
         SupernetConfigError: The options do not fit the data, the workers or one another.
+        TrainingDivergedError: The loss is not finite any more.
         TrainingStoppedError: `stop` said so; a checkpoint of the last step is in the folder.
     """
     report: Progress = progress or (lambda phase, done, total: None)
@@ -314,7 +319,13 @@ def _train(
     config, world = trainer.config, trainer.world
     sampled_steps = trainer.total_steps - trainer.warmup_steps
     while trainer.step < trainer.total_steps:
-        trainer.train_step()
+        loss = trainer.train_step()
+        if not math.isfinite(loss):
+            rate = "" if trainer.sandwich_started else "warmup_"
+            raise TrainingDivergedError(
+                f"the training diverged: the loss is {loss} in step {trainer.step} of "
+                f"{trainer.total_steps}; lower {rate}learning_rate"
+            )
         if trainer.step <= trainer.warmup_steps:
             report("warm-up", trainer.step, trainer.warmup_steps)
         else:

@@ -35,7 +35,7 @@ class Augmentation(BaseModel):
         saturation: Likewise.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     horizontal_flip: Annotated[float, Field(ge=0, le=1)] = 0.0

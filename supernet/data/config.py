@@ -48,7 +48,7 @@ class DataConfig(BaseModel):
         std: What they are divided by afterwards; given with `mean` or not at all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, AfterValidator(_known)] = _DEFAULT
     path: Path | None = None

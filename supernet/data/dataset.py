@@ -24,7 +24,7 @@ class DatasetSettings(BaseModel):
         resources: Names of the settings that do not decide what the images are.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     resources: ClassVar[frozenset[str]] = frozenset()
 

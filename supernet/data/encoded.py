@@ -31,6 +31,7 @@ FORMATS = {
 """Formats that are read -> suffixes of their files."""
 
 _MODES = {1: "L", 3: "RGB"}
+_REPORT_EVERY = 100
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -38,7 +39,7 @@ class EncodedSettings(DatasetSettings):
     """What encoded images become.
 
     Attributes:
-        size: Height and width, pixels: the shorter side is scaled to it, the middle cut out.
+        size: Height and width, pixels: the middle square is cut out and scaled to it.
         channels: 1 (grey) or 3 (RGB).
         cache_mb: Images that take at most so many MiB are decoded once and kept, a byte a pixel
             and channel; more of them are decoded whenever they are used. For each process.
@@ -63,13 +64,14 @@ def decode_image(source: Path | bytes, name: str, channels: int, size: int) -> N
         size: Height and width of the result.
 
     Returns:
-        uint8 [channels, size, size]: upright as its EXIF orientation says, the shorter side scaled
-        to `size` (bilinear, antialiased), the middle cut out.
+        uint8 [channels, size, size]: upright as its EXIF orientation says, the middle square of
+        it, scaled (bilinear, antialiased).
 
     Raises:
         DataError: It is not an image of `FORMATS`, is damaged, too large, or has more than 8 bits
             a channel.
     """
+    # Pillow raises nearly anything on damaged files.
     try:
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(opened, formats=tuple(FORMATS)) as image:
@@ -82,23 +84,24 @@ def decode_image(source: Path | bytes, name: str, channels: int, size: int) -> N
             image.draft(_MODES[channels], (size, size))
             upright = ImageOps.exif_transpose(image).convert(_MODES[channels])
             pixels = np.asarray(_squared(upright, size))  # [s, s] or [s, s, 3]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read image {name}: {error}") from None
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"cannot read image {name}: {error or type(error).__name__}") from None
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
 def _squared(image: Image.Image, size: int) -> Image.Image:
-    """The middle size x size pixels, the shorter side scaled to `size`."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    """The middle square, scaled to size x size pixels."""
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    # Not the whole image: one of a single row would become as many rows of that length.
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 class EncodedImages:
-    """Encoded images of one data set.
+    """Encoded images of one data set; nothing is decoded before `keep` or `take`.
 
     Args:
         decode: Number of an image -> uint8 [c, size, size]; raises DataError. Called from several
@@ -106,9 +109,6 @@ class EncodedImages:
         count: How many there are.
         settings: What they become, and what may be kept.
         digest: Gives the hash of their content; called when it is asked for.
-
-    Raises:
-        DataError: They fit in `settings.cache_mb` and one of them cannot be read.
     """
 
     def __init__(
@@ -120,10 +120,27 @@ class EncodedImages:
     ) -> None:
         self.shape = (count, settings.channels, settings.size, settings.size)
         self._decode, self._digest = decode, digest
-        self._threads = settings.decode_threads
+        self._settings = settings
         self._cache: NDArray[np.uint8] | None = None
-        if np.prod(self.shape, dtype=np.int64) <= settings.cache_mb * 2**20:
-            self._cache = self.take(np.arange(count))
+
+    def keep(self, progress: Callable[[int, int], None]) -> None:
+        """Decode all of them, once for all, when they fit in `cache_mb`.
+
+        Args:
+            progress: Called with (images done, images) every now and then.
+
+        Raises:
+            DataError: One of them cannot be read.
+        """
+        count = self.shape[0]
+        if np.prod(self.shape, dtype=np.int64) > self._settings.cache_mb * 2**20:
+            return
+        found = np.empty(self.shape, np.uint8)
+        for place, pixels in enumerate(self._decoded(range(count))):
+            found[place] = pixels
+            if place % _REPORT_EVERY == 0 or place == count - 1:
+                progress(place + 1, count)
+        self._cache = found
 
     @cached_property
     def digest(self) -> str:
@@ -140,10 +157,10 @@ class EncodedImages:
         return found
 
     def _decoded(self, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        if self._threads == 1:
+        if self._settings.decode_threads == 1:
             yield from map(self._decode, rows)
             return
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._settings.decode_threads) as pool:
             yield from pool.map(self._decode, rows)
 
 

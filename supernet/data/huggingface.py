@@ -107,6 +107,7 @@ class HuggingFace(ImageDataset):
     def _parts(self) -> list[Any]:
         """The `datasets.Dataset` of each split."""
         library = _library()
+        unusable: type[Exception] = library.exceptions.DatasetsError
         wanted = self.wanted
         try:
             if self.path is not None:
@@ -115,7 +116,7 @@ class HuggingFace(ImageDataset):
                 found = library.load_dataset(
                     wanted.dataset, wanted.subset, revision=wanted.revision
                 )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, _errors(library)) as error:
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError, unusable) as error:
             text = " ".join(str(error).split())
             raise DataError(f"cannot load the data set {self}: {text[:300]}") from None
         if not isinstance(found, library.DatasetDict):
@@ -143,8 +144,11 @@ class HuggingFace(ImageDataset):
         """Class names, and labels int64 [n]."""
         column = self.wanted.label_column
         self._check_column(part, column)
-        labels = np.array(list(part[column]))
-        if labels.dtype.kind not in "iu":
+        try:
+            labels = np.array(list(part[column]))
+        except ValueError:  # lists of different lengths
+            labels = np.empty((0, 0))
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
                 f"column {column!r} of {self} holds {part.features[column]}; allowed: classes or "
                 "integers, in every row"
@@ -176,8 +180,3 @@ def _library() -> Any:
         ) from None
     datasets.disable_progress_bars()
     return datasets
-
-
-def _errors(library: Any) -> type[Exception]:
-    found: type[Exception] = library.exceptions.DatasetsError
-    return found

@@ -61,22 +61,23 @@ class ImageFolder(ImageDataset):
     ) -> tuple[tuple[str, ...], list[Path], list[int], NDArray[np.int64] | None]:
         """Class names, files, labels, and the numbers of the files in `val`, if there is one."""
         folders = {folder.name: folder for folder in _folders(self.root)}
-        is_split = (
-            "train" in folders
-            and folders.keys() <= _SPLIT_FOLDERS
-            and bool(_folders(folders["train"]))
-        )
+        is_split = "train" in folders and bool(_folders(folders["train"]))
+        if is_split and (others := sorted(folders.keys() - _SPLIT_FOLDERS)):
+            raise DataError(
+                f"{self.root} has the folder {others[0]!r} beside 'train', which holds class "
+                "folders; allowed beside it: 'val', the report split, and 'test', which is not read"
+            )
         names, files, labels = _classes(folders["train"] if is_split else self.root)
         if not is_split or "val" not in folders:
             return names, files, labels, None
-        others, more, found = _classes(folders["val"])
-        unknown = sorted(set(others) - set(names))
+        in_val, more, found = _classes(folders["val"])
+        unknown = sorted(set(in_val) - set(names))
         if unknown:
             raise DataError(
                 f"{folders['val']} has the class {unknown[0]!r}, which {folders['train']} does not "
                 f"have; it has {len(names)}: {', '.join(names[:12])}"
             )
-        labels += [names.index(others[label]) for label in found]
+        labels += [names.index(in_val[label]) for label in found]
         return names, files + more, labels, np.arange(len(files), len(files) + len(more))
 
 

@@ -5,7 +5,7 @@ The search reads `train` and `selection`; only the final report reads `report`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,11 +21,17 @@ from supernet.errors import DataError
 _FEWEST_PER_CLASS = 5
 
 
-def load_data(config: DataConfig) -> DataSplits:
+def load_data(
+    config: DataConfig, progress: Callable[[str, int, int], None] | None = None
+) -> DataSplits:
     """Read the data and split it, stratified by class; equal for equal configs.
 
     A report split that the data set brings along stays as it is, and the selection split is taken
     from the rest.
+
+    Args:
+        config: The data set and its splits.
+        progress: Called with (phase, images done, images) while images are decoded.
 
     Raises:
         DataError: The data is missing or malformed, holds one class, or too few images of one, or
@@ -34,6 +40,9 @@ def load_data(config: DataConfig) -> DataSplits:
     found = config.dataset().load()
     classes = _checked(found)
     normalisation = _normalisation(config, found.images.shape[1])
+    if isinstance(found.images, EncodedImages):
+        report_to = progress or (lambda phase, done, total: None)
+        found.images.keep(lambda done, total: report_to("read images", done, total))
     rows = np.arange(len(found.labels))
     if found.report is None:
         shares = (config.selection_share, config.report_share)
@@ -65,18 +74,20 @@ def _images(
 def _checked(found: Labelled) -> int:
     """The number of classes; all of them must be in what is trained on, often enough."""
     to_split = found.labels if found.report is None else np.delete(found.labels, found.report)
-    classes, counts = np.unique(to_split, return_counts=True)
-    if len(classes) < 2:
-        raise DataError(f"the data set has {len(classes)} class; at least 2 are needed")
+    present = np.unique(to_split)
+    if len(present) < 2:
+        raise DataError(f"the data set has {len(present)} classes; at least 2 are needed")
+    classes = np.arange(len(found.names) or len(present))
+    if not set(present.tolist()) <= set(classes.tolist()):
+        raise DataError(f"labels must be 0 to {len(classes) - 1}; found {present.tolist()[:12]}")
+    counts = np.bincount(to_split, minlength=len(classes))
     if counts.min() < _FEWEST_PER_CLASS:
-        rarest = int(classes[counts.argmin()])
+        rarest = int(counts.argmin())
         name = f" ({found.names[rarest]})" if found.names else ""
         raise DataError(
             f"class {rarest}{name} has {counts.min()} images; "
             f"at least {_FEWEST_PER_CLASS} of each are needed for three splits"
         )
-    if not np.array_equal(classes, np.arange(len(classes))):
-        raise DataError(f"labels must be 0 to {len(classes) - 1}; found {classes.tolist()[:12]}")
     if found.report is not None:
         reported = np.unique(found.labels[found.report])
         if not len(reported):
@@ -104,7 +115,8 @@ def _normalisation(config: DataConfig, channels: int) -> Normalisation:
 def _stratified(
     labels: NDArray[np.int64], rows: NDArray[np.int64], shares: Sequence[float], seed: int
 ) -> list[NDArray[np.int64]]:
-    """A part of `rows` for each share, and the rest; each class is split by `shares`.
+    """A part of `rows` for each share, and the rest; each class is split by `shares`, and has at
+    least one image in every part.
 
     Args:
         labels: Of all images, [n].
@@ -117,6 +129,8 @@ def _stratified(
     for label in np.unique(labels[rows]):
         members = rng.permutation(rows[labels[rows] == label])
         sizes = [max(1, round(share * len(members))) for share in shares]
+        while sum(sizes) >= len(members):
+            sizes[int(np.argmax(sizes))] -= 1
         for part, chunk in zip(parts, np.split(members, np.cumsum(sizes)), strict=True):
             part.append(chunk)
     return [rng.permutation(np.concatenate(part)) for part in parts]

@@ -47,7 +47,9 @@ class Npz(ImageDataset):
                 f"{path} has {images.dtype} images from {images.min()} to {images.max()}; "
                 f"allowed: 0 to {largest}"
             )
-        return Labelled((images / largest).astype(np.float32), labels.astype(np.int64))
+        pixels = images.astype(np.float32)
+        pixels /= largest
+        return Labelled(pixels, labels.astype(np.int64))
 
     def digest(self) -> str:
         assert self.path is not None

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from spaces.families import Family
+from spaces.files import sha256_bytes, sha256_file
 from spaces.layer_spec import LayerSpec
 from supernet.data import resize
-from supernet.errors import SupernetConfigError
-from supernet.extract import SPECS_FILE, Subnet, load_subnet
-from supernet.store import load_supernet
+from supernet.errors import CheckpointError, SupernetConfigError
+from supernet.extract import SPECS_FILE, SUBNET_FILES, Subnet, load_subnet
+from supernet.store import SUPERNET_FILES, load_supernet
 from supernet.supernet import Supernet
 
 
@@ -48,8 +49,28 @@ class Teacher:
         return found
 
 
+def teacher_digest(folder: Path) -> str:
+    """SHA-256 of a stored teacher's files, wherever it lies, in hexadecimal.
+
+    Raises:
+        CheckpointError: A file cannot be read; the message names it.
+    """
+    files = SUBNET_FILES if _is_subnet(folder) else SUPERNET_FILES
+    try:
+        return sha256_bytes("".join(sha256_file(folder / name) for name in files).encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read teacher {error.filename}: {error.strerror}; allowed: the folder of a "
+            f"stored subnet ({', '.join(SUBNET_FILES)}) or supernet ({', '.join(SUPERNET_FILES)})"
+        ) from None
+
+
 def _read(folder: Path) -> Subnet | Supernet:
-    return load_subnet(folder) if (folder / SPECS_FILE).exists() else load_supernet(folder)
+    return load_subnet(folder) if _is_subnet(folder) else load_supernet(folder)
+
+
+def _is_subnet(folder: Path) -> bool:
+    return (folder / SPECS_FILE).exists()
 
 
 def _largest_specs(supernet: Supernet) -> tuple[LayerSpec, ...]:

@@ -81,6 +81,12 @@ def test_a_short_phase_is_one_line():
     assert stream.getvalue() == "fit: 0/3 (0 %)\n"
 
 
+def test_waiting_has_no_count():
+    stream = io.StringIO()
+    Lines(stream, Clock())("wait for 8 GPU in the cluster", 0, 0)
+    assert stream.getvalue() == "wait for 8 GPU in the cluster\n"
+
+
 def test_a_phase_first_heard_of_at_its_end_claims_no_duration():
     stream = io.StringIO()
     Lines(stream, Clock())("measure", 6, 6)

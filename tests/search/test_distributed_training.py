@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.distributed as dist
 
 from search.distributed_training import (
     WorkerGroup,
+    _check_resources,
     _work,
     conclude,
     train_on_workers,
@@ -38,6 +40,7 @@ from supernet import (
     train_supernet,
 )
 from supernet.updates import AccumulateConfig
+from tests.search.process_tree import LOOPBACK, descendants, listening_addresses
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
@@ -88,25 +91,12 @@ def no() -> bool:
 
 def training_workers() -> list[int]:
     """Process ids of Ray Train's workers below this process."""
-    parents, titles = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text()
-            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-
-    def is_ours(pid: int) -> bool:
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    return sorted(
-        pid for pid, title in titles.items() if b"RayTrainWorker" in title and is_ours(pid)
-    )
+    found = []
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return sorted(found)
 
 
 def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
@@ -116,11 +106,13 @@ def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed in the middle of the training; all workers go on from the last checkpoint."""
-    folder, reports, killed = tmp_path / "workers", [], []
+    """Killed in the middle of the training; all workers go on from the last checkpoint. Meanwhile
+    no other host can reach them."""
+    folder, reports, killed, reachable = tmp_path / "workers", [], [], set()
 
     def kill_one(*latest) -> None:
         reports.append(latest)
+        reachable.update(listening_addresses(descendants(os.getpid())))
         if latest[1] > 2 and not killed:
             workers = training_workers()
             assert len(workers) == 2
@@ -129,7 +121,9 @@ def test_after_the_death_of_a_worker_two_have_the_weights_of_one_process(
 
     train_on_workers(executor, small_space, CONFIG, data, folder, GROUP, kill_one, no)
     assert killed[0] != reports[-1], "it was killed before the end"
+    assert reports[0] == ("start 2 workers", 0, 0)
     assert reports[-1] == ("sandwich", 44, 44)
+    assert [address for address in reachable if not address.startswith(LOOPBACK)] == []
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"step", "supernet"}
     found = load_supernet(folder).state_dict()
     alone = train_supernet(small_space, CONFIG, load_data(data), tmp_path / "alone").state_dict()
@@ -167,7 +161,7 @@ def test_a_worker_stops_when_it_is_asked_to_and_leaves_a_checkpoint(work, tmp_pa
     assert "stopped after step 1 of 55" in stopped
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000001"]
     with pytest.raises(TrainingStoppedError, match="step 1 of 55"):
-        conclude(failure, stopped, None)
+        conclude(failure, stopped, None, 1)
 
 
 def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
@@ -176,7 +170,26 @@ def test_an_error_that_would_come_again_is_told_and_not_tried_again(work):
     assert stopped is None
     assert not dist.is_initialized(), "other workers would wait for this one"
     with pytest.raises(ExecutionError, match="SupernetConfigError: batch_size 5000"):
-        conclude(failure, stopped, None)
+        conclude(failure, stopped, None, 1)
+
+
+def test_of_the_page_that_ray_prints_about_a_failure_the_cause_is_told():
+    page = "Training failed due to worker errors:\n[Rank 1 Error Snippet]:\n" + 30 * "at x\n"
+    with pytest.raises(ExecutionError) as raised:
+        conclude(None, None, RuntimeError(page + "RuntimeError: CUDA out of memory\n"), 2)
+    assert str(raised.value) == (
+        "the training failed more than 2 times; the same command goes on from its last "
+        "checkpoint. The last failure: RuntimeError: CUDA out of memory"
+    )
+
+
+def test_what_a_cluster_does_not_have_yet_is_said_while_it_is_waited_for(executor):
+    class Joined(Executor):
+        is_local = False
+
+    said = []
+    _check_resources(Joined(), WorkerGroup(300, 2, "cpu", 0), lambda *what: said.append(what))
+    assert said == [("wait for 600 CPU in the cluster", 0, 0)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")

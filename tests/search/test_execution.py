@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -22,6 +21,12 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))  # Ray's workers import the tasks by name
 
 import execution_tasks as tasks  # noqa: E402
+
+from tests.search.process_tree import (  # noqa: E402
+    LOOPBACK,
+    descendants,
+    listening_addresses,
+)
 
 
 def collect(executor: Executor, fn, items, **options) -> tuple[list[TaskResult], list[TaskResult]]:
@@ -108,35 +113,13 @@ def test_ray_stays_in_the_runtime_folder_and_reports_nothing_home(
     assert Path(ordered[0].value["log"]).is_relative_to(runtime_dir)
 
 
-def open_sockets(pids: set[int]) -> set[str]:
-    """The sockets of processes, as `socket:[INODE]`."""
-    found = set()
-    for pid in pids:
-        try:
-            links = list(Path(f"/proc/{pid}/fd").iterdir())
-        except OSError:
-            continue
-        for link in links:
-            with contextlib.suppress(OSError):
-                found.add(str(link.readlink()))
-    return {name for name in found if name.startswith("socket:")}
-
-
 def test_nothing_of_ray_listens_to_other_hosts(executor: Executor) -> None:
     import ray
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
-    sockets = open_sockets(descendants(os.getpid()))
-    listening = [
-        line.split()[1]
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A" and f"socket:[{line.split()[9]}]" in sockets
-    ]
+    listening = listening_addresses(descendants(os.getpid()))
     assert listening
-    # 127.0.0.1, as itself and as an IPv6 address, in the kernel's notation.
-    loopback = ("0100007F:", "0000000000000000FFFF00000100007F:")
-    assert [address for address in listening if not address.startswith(loopback)] == []
+    assert [address for address in listening if not address.startswith(LOOPBACK)] == []
 
 
 def test_a_second_executor_uses_the_running_ray_and_leaves_it(executor: Executor) -> None:
@@ -211,22 +194,6 @@ from search.execution import ExecutionConfig, Executor
 with Executor(ExecutionConfig(num_cpus=2)) as executor:
     executor.run_tasks(tasks.hold_with_child, [sys.argv[2]] * 2, on_result=print)
 """
-
-
-def descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, frontier = set(), {root}
-    while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
-        found |= frontier
-    return found
 
 
 @pytest.mark.slow

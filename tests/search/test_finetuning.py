@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from search.errors import LeaseLostError, VerificationError
-from search.finetuned import finetuned
+from search.finetuned import finetuned, record_finetuned
 from search.finetuning import Finetuner
 from search.loop import _Loop
 from search.models import Purpose
@@ -86,6 +86,18 @@ def test_both_accuracies_are_known_and_the_fine_tuned_subnet_is_deployed(stand):
     assert "alone for 3 epochs" in text
     for member in found.members():
         assert f"| {member.accuracy:.2f} | {member.finetuned_accuracy:.2f} |" in text
+
+
+def test_one_that_became_worse_is_deployed_as_it_was_found(stand):
+    run(stand)
+    first = results(stand).front[0]
+    worse = {"accuracy": first.accuracy - 0.01, "loss": 1.0, "seconds": 1.0}
+    artifact = finetuned(stand.store, stand.job.id)[first.config.key].artifact
+    record_finetuned(stand.store, stand.job.id, first.config.key, **worse, artifact=artifact)
+    found = results(stand)
+    assert found.members()[0].finetuned_accuracy == pytest.approx(100 * first.accuracy - 1)
+    assert found.deployed(found.front[0]) is found.front[0]
+    assert all(found.deployed(v).purpose is Purpose.FINETUNED for v in found.front[1:])
 
 
 def test_subnets_and_builds_lie_beside_those_of_the_search(stand):

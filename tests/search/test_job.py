@@ -17,6 +17,23 @@ def example() -> dict:
     return yaml.safe_load(EXAMPLE.read_text())
 
 
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("supernet", {"learning_rate": float("inf")}),
+        ("supernet", {"augmentation": {"randaugment_magnitude": float("nan")}}),
+        ("supernet", {"objective": {"name": "external_teacher", "temperature": float("inf")}}),
+        ("data", {"mean": [float("nan")], "std": [1.0]}),
+        ("finetune", {"weight_decay": float("inf")}),
+    ],
+)
+def test_numbers_that_are_none_are_refused(section, change):
+    """JSON, and so the database, has neither infinity nor NaN."""
+    job = example()
+    with pytest.raises(JobConfigError, match="finite number"):
+        parse_job(job | {section: job.get(section, {}) | change})
+
+
 def test_the_example_is_valid_and_survives_json():
     job = load_job(EXAMPLE)
     assert job.search_space().log10_size > 12

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import compilers.targets as targets
 from compilers.errors import DeviceError
 from compilers.host import processor_name
 from compilers.targets import host_isas
+from search.errors import SearchError
 from search.job import parse_job
 from search.loop import _resolve
 from search.progress import silent
 from search.session import JobSession
 from search.workspace import open_workspace
+from spaces.inline import parse_inline_space
+from supernet import build_supernet, save_supernet
 
 HOST = processor_name()
 
@@ -51,3 +56,30 @@ def test_builds_are_for_the_instruction_set_that_was_probed(open_session):
         # Ray workers make their device from this, each on its own host.
         assert session.verifier.devices["cpu"].config.isa == probed
     assert session.job.spec["device_configs"]["cpu"]["isa"] == "native"
+
+
+def test_a_teacher_must_stay_the_same_until_the_supernet_is_trained(
+    tmp_path, runtime_dir, tiny_job, small_space
+):
+    def save_teacher():
+        save_supernet(build_supernet(parse_inline_space(small_space).space()), tmp_path / "teacher")
+
+    learn = {"objective": "external_teacher", "teacher": str(tmp_path / "teacher")}
+    settings = parse_job(tiny_job | {"supernet": tiny_job["supernet"] | learn})
+    save_teacher()
+    with open_workspace(tmp_path) as places:
+        spec = _resolve(settings, places.store)
+        job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+
+        def session() -> JobSession:
+            return JobSession(places.store, places.artifacts, job, places.home, silent)
+
+        identity = session().data_identity
+        save_teacher()
+        with pytest.raises(SearchError, match=r"or its teacher \(.*teacher\) has changed since"):
+            session()
+        places.store.results.record_supernet(
+            spec["supernet_key"], "sha256:" + "0" * 64, {"data_identity": identity}
+        )
+        shutil.rmtree(tmp_path / "teacher")
+        assert session().supernet_folder.name == spec["supernet_key"]

@@ -98,12 +98,15 @@ def test_an_interrupted_training_is_listed_and_goes_on(work, data, trained, sett
     views = list_supernets(work.store, work.home)
     assert [view.state for view in views] == ["trained", "unfinished"]
     assert views[1].step in (2, 3)
+    assert views[1].family == "mobilenetv3"
+    assert (views[1].options["seed"], views[1].data["path"]) == (1, data["path"])
     with pytest.raises(UnknownNameError):
         supernet_of(work.store, views[1].key)
     done = []
     train(job, work.store, work.artifacts, work.home, lambda *a: done.append(a[:2]))
     assert ("train: warm-up", 1) not in done, "it does not start again"
     assert [view.state for view in list_supernets(work.store, work.home)] == ["trained"] * 2
+    assert not list(work.home.glob("supernets/*.json")), "the database knows it now"
 
 
 def test_its_subnets_are_evaluated_without_a_job(work, data, trained):

@@ -31,14 +31,33 @@ def places(tmp_path, runtime_dir):
         yield places
 
 
-def test_an_interrupted_training_leaves_a_checkpoint_and_goes_on(places, tiny_job):
-    supernet = tiny_job["supernet"] | {"batch_size": 30, "checkpoint_every": 1000}
-    data = tiny_job["data"] | {"selection_share": 0.45, "report_share": 0.45}
-    settings = parse_job(tiny_job | {"supernet": supernet, "data": data})
-    spec = _resolve(settings, places.store)
-    job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+@pytest.fixture
+def open_session(places, tiny_job):
+    def make(reports, **training):
+        data = tiny_job["data"] | {"selection_share": 0.45, "report_share": 0.45}
+        supernet = tiny_job["supernet"] | {"batch_size": 30} | training
+        settings = parse_job(tiny_job | {"supernet": supernet, "data": data})
+        spec = _resolve(settings, places.store)
+        job, _ = places.store.jobs.record_job("tiny", spec, settings.search_space().key, 0)
+        return JobSession(places.store, places.artifacts, job, places.home, reports)
+
+    return make
+
+
+def test_ctrl_c_at_the_last_step_keeps_the_supernet_and_ends_the_command(open_session):
     reports = Reports()
-    session = JobSession(places.store, places.artifacts, job, places.home, reports)
+    session = open_session(reports, batch_size=90, checkpoint_every=1000)
+    steps = len(session.data.train) // 90
+    reports.interrupted_at = ("train: sandwich", steps)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_supernet(session)
+    assert reports[-1] == ("train: sandwich", steps, steps)
+    assert session.store.results.supernet(session.supernet_folder.name) is not None
+
+
+def test_an_interrupted_training_leaves_a_checkpoint_and_goes_on(open_session):
+    reports = Reports()
+    session = open_session(reports, checkpoint_every=1000)
     reports.interrupted_at = ("train: warm-up", 3)
     with pytest.raises(KeyboardInterrupt):
         ensure_supernet(session)

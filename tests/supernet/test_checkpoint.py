@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,3 +108,19 @@ def test_a_half_written_folder_is_not_a_checkpoint(tmp_path):
     assert (latest.step, problems) == (1, [])
     save_checkpoint(tmp_path, checkpoint(3))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+
+
+def test_what_a_killed_run_left_makes_room_on_a_full_disk(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, checkpoint(1))
+    left = tmp_path / ".step-00000002.abcdefgh.tmp"
+    left.mkdir()
+
+    def write(path, data):
+        if left.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(path, data)
+
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", write)
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]

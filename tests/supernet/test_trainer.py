@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from supernet.checkpoint import load_latest, read_checkpoint, save_checkpoint
 from supernet.config import SupernetConfig
 from supernet.data import DataSplits, ImageSet, resize
-from supernet.errors import CheckpointError, SupernetConfigError
+from supernet.errors import CheckpointError, SupernetConfigError, TrainingDivergedError
 from supernet.objectives import TaskConfig
 from supernet.samplers import NestedConfig
 from supernet.store import load_supernet
@@ -322,6 +322,13 @@ def test_options_that_contradict_one_another_are_refused_before_training(tiny_sp
     options = {**SHORT.model_dump(), "sampler": "complexity"}
     with pytest.raises(SupernetConfigError, match=r"objective distillation .* sampler complexity"):
         Trainer(tiny_space, SupernetConfig.model_validate(options), few)
+
+
+def test_a_training_that_diverges_ends_and_says_what_to_lower(small_space, few, tmp_path):
+    config = SHORT.model_copy(update={"warmup_learning_rate": 1e38, "checkpoint_every": 100})
+    with pytest.raises(TrainingDivergedError, match=r"is nan in step [2-5] of 10; lower warmup_l"):
+        train_supernet(small_space, config, few, tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing that is not finite is stored"
 
 
 def test_the_external_teacher_is_read_from_its_folder(tiny_space, small_space, few, finished):

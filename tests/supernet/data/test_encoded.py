@@ -62,6 +62,35 @@ def test_what_cannot_be_read_is_a_typed_error(content, message):
         decode_image(content, "x", 3, 8)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damage_anywhere_in_a_file_is_a_typed_error_or_no_error():
+    """Pillow's own errors are of many types."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = 6, "software"
+    chance = np.random.default_rng(0)
+    image = Image.fromarray(chance.integers(0, 256, (8, 8, 3), np.uint8))
+    whole = encoded(image, "JPEG", exif=exif)
+    # The type of a field that is written again when the image is turned upright.
+    place = whole.index(b"software") - 12
+    refused = 0
+    for value in range(256):
+        damaged = bytearray(whole)
+        damaged[place - 12 + value % 24] = value
+        try:
+            decode_image(bytes(damaged), "x", 3, 8)
+        except DataError:
+            refused += 1
+    assert 0 < refused < 256
+
+
+def test_a_line_of_pixels_is_cut_before_it_is_scaled():
+    """Scaled as a whole it would take 25 GB."""
+    line = np.zeros((1, 300_000), np.uint8)
+    line[0, 149_990:150_010] = 200
+    found = decode_image(encoded(Image.fromarray(line)), "x", 1, 288)
+    assert np.unique(found).tolist() == [200]
+
+
 def test_an_image_that_would_fill_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"x: .*exceeds limit"):

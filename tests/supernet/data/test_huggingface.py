@@ -82,6 +82,25 @@ def test_columns_are_configurable_and_checked(library, table, tmp_path):
             load_data(saved(tmp_path / "own", **(named | change)))
 
 
+def test_a_class_without_images_is_named(table, tmp_path):
+    """Or the logits would have fewer classes than names."""
+    table(20, names=("ant", "bee", "cow")).save_to_disk(str(tmp_path / "own"))
+    with pytest.raises(DataError, match=r"class 2 \(cow\) has 0 images; at least 5"):
+        load_data(saved(tmp_path / "own"))
+
+
+def test_lists_of_labels_and_empty_splits_are_refused(library, table, tmp_path):
+    several = table(20).remove_columns("label")
+    for labels in ([[0, 1], [1]] * 10, [[0, 1], [1, 0]] * 10):
+        several.add_column("label", labels).save_to_disk(str(tmp_path / "several"))
+        with pytest.raises(DataError, match=r"column 'label' .* holds List.*; allowed: classes"):
+            load_data(saved(tmp_path / "several"))
+    parts = {"train": table(20), "test": table(20).select(range(0))}
+    library.DatasetDict(parts).save_to_disk(str(tmp_path / "parts"))
+    with pytest.raises(DataError, match=r"cannot load the data set .*parts"):
+        load_data(saved(tmp_path / "parts", report_split="test"))
+
+
 def test_files_that_a_data_set_names_are_not_read(library, table, tmp_path):
     """Whoever wrote the data set would choose what is read from this machine."""
     from PIL import Image
@@ -117,6 +136,11 @@ def test_a_name_loads_files_of_the_data_set_and_runs_no_code(table, tmp_path, mo
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     config = DataConfig(name="huggingface", settings={"size": 8, "dataset": "someone/own"})
     assert load_data(config).classes == 2
+    table(20).select(range(0)).to_parquet(str(folder / "test.parquet"))
+    reported = {"size": 8, "dataset": "someone/own", "report_split": "test"}
+    with pytest.raises(DataError, match=r"cannot load the data set someone/own: .* no data"):
+        load_data(DataConfig(name="huggingface", settings=reported))
+    (folder / "test.parquet").unlink()
     (folder / "train.parquet").unlink()
     (folder / "own.py").write_text("raise SystemExit('the code of the data set ran')")
     with pytest.raises(DataError, match="cannot load the data set someone/own"):

@@ -54,6 +54,25 @@ def test_a_validation_folder_is_the_report_split(write_images):
         load_data(folder(root))
 
 
+def test_a_folder_beside_train_that_is_none_of_its_splits_is_named(write_images):
+    write_images("train/ant", 6)
+    root = write_images("validation/ant", 6)
+    message = r"has the folder 'validation' beside 'train', .* allowed beside it: 'val'"
+    with pytest.raises(DataError, match=message):
+        load_data(folder(root))
+
+
+def test_reading_is_reported_when_images_are_kept(write_images):
+    write_images("a", 80)
+    root = write_images("b", 70)
+    said = []
+    load_data(folder(root), lambda *what: said.append(what))
+    assert said == [("read images", 1, 150), ("read images", 101, 150), ("read images", 150, 150)]
+    said.clear()
+    load_data(folder(root, cache_mb=0), lambda *what: said.append(what))
+    assert not said
+
+
 def test_classes_may_be_called_as_splits(write_images):
     write_images("train", 6)
     data = load_data(folder(write_images("val", 6)))

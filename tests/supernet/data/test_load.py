@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +61,16 @@ def test_a_fingerprint_is_of_images_labels_and_their_order(digits):
     turned = type(part)(part.images.flip(0), part.labels.flip(0))
     relabelled = type(part)(part.images, (part.labels + 1) % 10)
     assert len({part.fingerprint, turned.fingerprint, relabelled.fingerprint}) == 3
+
+
+def test_every_split_has_every_class_whatever_the_shares(tmp_path):
+    """Six of a class: rounded up, the shares of both other splits would be all of them."""
+    labels = np.arange(12) % 2
+    np.savez(tmp_path / "few.npz", images=np.zeros((12, 4, 4), np.uint8), labels=labels)
+    config = DataConfig(
+        name="npz", path=tmp_path / "few.npz", selection_share=0.45, report_share=0.45
+    )
+    data = load_data(config)
+    for part in (data.train, data.selection, data.report):
+        assert part.labels.unique().tolist() == [0, 1]
+    assert len(data.train) + len(data.selection) + len(data.report) == 12

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
+from supernet.config import SupernetConfig
 from supernet.errors import CheckpointError, SupernetConfigError
 from supernet.evaluate import prepare
 from supernet.extract import save_subnet
@@ -50,3 +53,21 @@ def test_a_teacher_of_other_data_is_refused(small_space, tmp_path):
 def test_a_folder_without_a_teacher_is_named(small_space, tmp_path):
     with pytest.raises(CheckpointError, match=str(tmp_path / "none")):
         Teacher(tmp_path / "none", small_space.family, CPU)
+
+
+def test_a_teacher_counts_by_its_content_wherever_it_lies(small_space, tmp_path):
+    """In the key of the supernet that it teaches."""
+
+    def key(folder):
+        return SupernetConfig(objective="external_teacher", teacher=folder).key("space", {})
+
+    save_supernet(build_supernet(small_space), tmp_path / "first")
+    before = key(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    assert key(tmp_path / "moved") == before
+    (tmp_path / "moved" / "step-00000001").mkdir()
+    assert key(tmp_path / "moved") == before, "checkpoints beside it do not teach"
+    save_supernet(build_supernet(small_space), tmp_path / "first")
+    assert key(tmp_path / "first") != before, "trained anew in its place"
+    with pytest.raises(CheckpointError, match=r"cannot read teacher .*none/supernet/.*allowed"):
+        key(tmp_path / "none")

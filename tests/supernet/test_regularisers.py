@@ -15,7 +15,12 @@ from supernet.regularisers import (
     regularised_weights,
 )
 from supernet.trainer import Trainer
-from tests.supernet.perceptron import accuracy, few_digits, perceptron_space
+from tests.supernet.perceptron import (  # noqa: F401 - a fixture
+    accuracy,
+    few_digits,
+    perceptron_space,
+    perceptron_supernets,
+)
 
 
 def test_moments_are_those_of_all_elements():

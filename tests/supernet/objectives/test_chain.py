@@ -14,7 +14,12 @@ from supernet.objectives import (
 )
 from supernet.samplers import Role
 from supernet.trainer import Trainer
-from tests.supernet.perceptron import accuracy, few_digits, perceptron_space
+from tests.supernet.perceptron import (  # noqa: F401 - a fixture
+    accuracy,
+    few_digits,
+    perceptron_space,
+    perceptron_supernets,
+)
 
 
 def test_each_config_learns_from_the_one_before(step, losses):

@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that run tests side by side.
-WORKERS ?= 2
+# Processes that run tests side by side; they wait for their children now and then.
+WORKERS ?= 3
 INSTALLED := $(VENV)/.installed
 
 .PHONY: search test test-fast lint format clean

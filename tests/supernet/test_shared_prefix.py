@@ -135,6 +135,21 @@ def test_fewer_channels_of_a_convolution_with_a_bias_are_a_part_of_more(computed
         torch.testing.assert_close(shared, alone)
 
 
+def test_a_narrower_depthwise_convolution_is_a_part_of_the_wider_one(computed):
+    supernet, (_, largest, *_), images = setting("mobilenetv3_digits", 32)
+    expansions = supernet.space.dimensions[supernet.space.positions["stage1.block0.expansion"]]
+    narrower = largest.space.config(
+        {**dict(largest), "stage1.block0.expansion": expansions.choices[0]}
+    )
+    alone = gradients(supernet, [largest, narrower], images, shares=False)
+    computed.clear()
+    shared = gradients(supernet, [largest, narrower], images, shares=True)
+    assert computed["stage1.block0.expand"] == computed["stage1.block0.depthwise"] == 1
+    assert computed["stage1.block0.project"] == 2
+    for key, gradient in alone.items():
+        torch.testing.assert_close(shared[key], gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_nothing_is_shared_where_weights_change_between_the_configs(computed):
     supernet, configs, images = setting("mobilenetv3_digits", 8)
     computed.clear()

@@ -210,8 +210,9 @@ def _print_memory(name: str, what: str) -> None:
     before = _memory("VmRSS")
     # The peak of the process so far, of which a part is the parent's, is forgotten.
     Path("/proc/self/clear_refs").write_text("5")
-    for _ in range(_MEMORY_STEPS):
-        step()
+    with kept_memory():
+        for _ in range(_MEMORY_STEPS):
+            step()
     print(json.dumps((_memory("VmHWM") - before) / 1024))
 
 

@@ -69,6 +69,8 @@ def inner_problems(problem: Problem) -> list[Problem]:
                 {device: problem.tables.latencies[device] for device in left},
                 {device: problem.trained_test_ms[device] for device in left},
                 {},
+                problem.rest,
+                {},
             )
         )
     return found

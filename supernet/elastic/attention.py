@@ -25,6 +25,7 @@ from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 from supernet.errors import SupernetConfigError
 from supernet.folding import fold_float
 
@@ -206,7 +207,7 @@ class ElasticAttentionLayer(ElasticLayer):
         return {**active, "position.bias": self.position_view().detach().clone()}
 
 
-class ElasticAttention(nn.Module):
+class ElasticAttention(SwitchedModule):
     """[norm ->] qkv -> core -> project + input.
 
     Behind a LayerNorm its convolutions have biases, else BatchNorm.

@@ -18,8 +18,10 @@ from torch import Tensor
 # Largest maps, in pixels, on which the weight gradient is computed as a convolution of images, by
 # kernel size: beyond them oneDNN's own is faster.
 _SMALL_MAPS = {5: 256, 7: 256}
-# Up to so many pixels, every pair of an input's and an output's pixels is multiplied.
+# Up to so many pixels, or pairs of an input's and an output's pixels where the kernel is one of
+# these, all pairs are multiplied.
 _TINY_MAP = 4
+_FEW_PAIRS = 64
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
@@ -41,8 +43,8 @@ def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
     if fast and kernel == 1 and stride == 1:
         # A matrix product over pixels, which lie one behind the other.
         if x.shape[2] == x.shape[3] == 1:
-            # By `permute` the strides of the last two axes would be others than those of BatchNorm's
-            # results, and operators on both would not see that the two lie alike.
+            # By `permute` the last two axes would have other strides than BatchNorm's results, and
+            # operators on both would not see that the two lie alike.
             return F.linear(x.flatten(1), weight.flatten(1))[:, :, None, None]
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, None, stride, kernel // 2, groups=groups)
@@ -84,7 +86,8 @@ class _Depthwise(torch.autograd.Function):
             needs_x = False
         pixels = x.shape[2] * x.shape[3]
         if needs_weight and pixels <= max(_TINY_MAP, _SMALL_MAPS.get(kernel, 0)):
-            by = _gradient_of_pairs if pixels <= _TINY_MAP else _gradient_of_windows
+            by_pairs = pixels <= _TINY_MAP or pixels * grad.shape[2] * grad.shape[3] <= _FEW_PAIRS
+            by = _gradient_of_pairs if by_pairs else _gradient_of_windows
             grad_weight = by(x, grad, kernel, ctx.stride)
             needs_weight = False
         if needs_x or needs_weight:
@@ -118,9 +121,7 @@ def _gradient_of_pairs(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Ten
 
 
 @lru_cache(maxsize=64)
-def _taps_of_pairs(
-    size: tuple[int, ...], out: tuple[int, ...], kernel: int, stride: int
-) -> Tensor:
+def _taps_of_pairs(size: tuple[int, ...], out: tuple[int, ...], kernel: int, stride: int) -> Tensor:
     """Which tap leads from an input's pixel to an output's: float32 [k * k, H * W * H' * W'], 1
     where it does."""
     row, column = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import QuantScheme
@@ -16,6 +16,7 @@ from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
+from supernet.elastic.switched import SwitchedModule
 from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
@@ -24,7 +25,7 @@ from supernet.shared_prefix import SharedPrefix
 _OBSERVED_ELEMENTS = 32768
 
 
-class ElasticLayer(nn.Module):
+class ElasticLayer(SwitchedModule):
     """One site of a supernet: becomes any LayerSpec that fits its options.
 
     `forward` is `compute(quantize_input(x))`; a block calls the halves itself, because its

@@ -12,11 +12,12 @@ from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 LAYERS = ("norm", "expand", "project")
 
 
-class ElasticMlp(nn.Module):
+class ElasticMlp(SwitchedModule):
     """[norm ->] expand -> project + input.
 
     Behind a LayerNorm its convolutions have biases, else BatchNorm.

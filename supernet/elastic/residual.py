@@ -11,9 +11,10 @@ from spaces.layer_spec import LayerSpec
 from supernet.activations import apply_activation
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 
-class ElasticResidualBlock(nn.Module):
+class ElasticResidualBlock(SwitchedModule):
     """activation(shortcut(x) + convolutions(x)); the shortcut is x, or its projection.
 
     The projection and the first convolution read one tensor, so both use one input quantiser, that

@@ -59,4 +59,4 @@ class ElasticInvertedResidual(SwitchedModule):
         if self.squeezes and self.se is not None:
             out = self.se(out)
         out = self.project(out)
-        return out + x if self.project.spec.residual else out
+        return self.project.add_shortcut(out, x) if self.project.spec.residual else out

@@ -157,6 +157,21 @@ class ElasticConvLayer(ElasticLayer):
         by_channel = self._is_plain and self.spec.precision.weight is None
         return self.prefix.output(self.spec, x, by_channel, self._compute)
 
+    def add_shortcut(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """The end of a residual block whose last layer this is.
+
+        Args:
+            x: What this layer computed, float32 [N, O, H', W'].
+            shortcut: Of the same shape.
+
+        Returns:
+            Their sum after the block's activation, of the same shape.
+        """
+        activation = self.spec.residual_activation
+        if self.prefix is None:
+            return apply_activation(x + shortcut, activation)
+        return self.prefix.sum(x, shortcut, activation)
+
     def _compute(self, x: Tensor) -> Tensor:
         # BatchNorm needs its input for its gradient, not its output; a bias needs neither.
         return apply_activation(self.norm(self.conv(x)), self.spec.activation, inplace=True)

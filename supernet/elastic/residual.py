@@ -8,7 +8,6 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
-from supernet.activations import apply_activation
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.switched import SwitchedModule
@@ -75,4 +74,4 @@ class ElasticResidualBlock(SwitchedModule):
             projected = read if alike else self.projection.quantize_input(x)
             shortcut = self.projection.compute(projected)
         last = (rest or [first])[-1]
-        return apply_activation(out + shortcut, last.spec.residual_activation)
+        return last.add_shortcut(out, shortcut)

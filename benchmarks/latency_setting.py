@@ -5,10 +5,11 @@ left out in turn, predicted from the others with 10 and with 20 samples, and sco
 (rank correlation over the middle 80 % of the test configs). A task chooses the setting with the
 best mean over its own left-out families: that is the nested choice, and what it gets on the task's
 unseen family is printed beside what the default gets there. The one setting for devices that nobody
-has seen is chosen by the mean over the inner families of all tasks; the default must be that one,
-or the exit status is 1.
+has seen is chosen by the mean over the inner families of all tasks: another than the default only
+where it is better by more than one standard error of the difference, over families (Breiman et al.
+1984). The default must be the chosen one, or the exit status is 1.
 
-    python benchmarks/latency_setting.py [--data DIR] [--seeds N] [--json FILE]
+    python benchmarks/latency_setting.py [--data DIR] [--seeds N] [--only NAME ...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from _figures import show_figures
@@ -47,6 +49,13 @@ SETTINGS: Mapping[str, AdaptiveSetting] = {
     "factors 4": AdaptiveSetting(factors=4),
 }
 COUNTS = (COUNT, MANY)
+
+
+class Difference(NamedTuple):
+    """A mean difference and its standard error."""
+
+    mean: float
+    error: float
 
 
 def family_of(device: str) -> str:
@@ -86,38 +95,52 @@ def score(setting: AdaptiveSetting, problems: Sequence[Problem]) -> float:
     return float(np.mean([mean(found[count]) for count in COUNTS]))
 
 
+def difference(found: Sequence[Sequence[float]], default: Sequence[Sequence[float]]) -> Difference:
+    """Between two settings: scores of each task's inner families; every task counts the same."""
+    pairs = [np.subtract(a, b) for a, b in zip(found, default, strict=True)]
+    variance = sum(each.var(ddof=1) / len(each) for each in pairs) / len(pairs) ** 2
+    return Difference(float(np.mean([each.mean() for each in pairs])), float(np.sqrt(variance)))
+
+
 def main() -> int:
     """Choose, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", default=SETTINGS)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if not (arguments.data / "ofa").is_dir():
         print(f"no tables in {arguments.data}; name their folder with --data", file=sys.stderr)
         return 2
-    inner: dict[str, dict[str, float]] = {name: {} for name in SETTINGS}
-    print(f"{'mean of left-out families':<26}" + "".join(f"{task:>9}" for task in TASKS))
+    compared = dict.fromkeys((DEFAULT, *arguments.only))
+    inner: dict[str, dict[str, list[float]]] = {name: {} for name in compared}
+    columns = (*TASKS, "mean", "to default", "error")
+    print(f"{'mean of left-out families':<26}" + "".join(f"{name:>11}" for name in columns))
     problems = {}
     for task in TASKS:
         outer = [load(task, seed, arguments.data) for seed in range(arguments.seeds)]
         # Family by family, so that each problem of a list is another seed.
         by_family = list(zip(*map(inner_problems, outer), strict=True))
         problems[task] = outer, by_family
-    for name, setting in SETTINGS.items():
+    against = {}
+    for name in compared:
         for task, (_, by_family) in problems.items():
-            each = [score(setting, family) for family in by_family]
-            inner[name][task] = float(np.mean(each))
-        cells = "".join(f"{inner[name][task]:>9.4f}" for task in TASKS)
-        print(f"{name:<26}{cells}", flush=True)
+            inner[name][task] = [score(SETTINGS[name], family) for family in by_family]
+        scored = list(inner[name].values())
+        against[name] = difference(scored, list(inner[DEFAULT].values()))
+        means = [float(np.mean(each)) for each in scored]
+        cells = [*means, float(np.mean(means)), *against[name]]
+        print(f"{name:<26}" + "".join(f"{value:>11.4f}" for value in cells), flush=True)
     print("\ntask    chosen inside       on its unseen family   the default there")
     figures = {}
     for task, (outer, _) in problems.items():
-        chosen = max(SETTINGS, key=lambda name, task=task: inner[name][task])
+        chosen = max(compared, key=lambda name, task=task: float(np.mean(inner[name][task])))
         nested, default = (score(SETTINGS[name], outer) for name in (chosen, DEFAULT))
         figures[f"{task}_nested"], figures[f"{task}_default"] = nested, default
         print(f"{task:<7} {chosen:<20} {nested:>19.4f} {default:>19.4f}", flush=True)
-    best = max(SETTINGS, key=lambda name: float(np.mean(list(inner[name].values()))))
+    better = [name for name in compared if against[name].mean > against[name].error]
+    best = max(better, key=lambda name: against[name].mean, default=DEFAULT)
     print(f"\nchosen over all inner families: {best}")
     show_figures(figures, {}, arguments.json)
     return 0 if best == DEFAULT else 1

@@ -17,8 +17,8 @@ from search.job import JobSettings
 from search.models import JobRow
 from search.progress import Progress
 from search.replay import replayed
-from search.results import job_space
 from search.store import Store
+from search.stored_job import job_space
 from search.verification import Verifier
 from spaces import DeviceCapabilities, SearchSpace
 from supernet import load_data

@@ -65,7 +65,17 @@ Step = Callable[[], None]
 
 
 def ofa_space() -> SearchSpace:
-    """MobileNetV3 of half width as once-for-all has it, without its widest kernel and depths."""
+    """MobileNetV3 of half width as once-for-all has it, its fixed first block included, without its
+    widest kernel and depths."""
+    first = {
+        "width": (8,),
+        "depth": (1,),
+        "expansion": (1,),
+        "kernel": (3,),
+        "squeeze_excite": (0,),
+        "stride": 1,
+        "activation": "relu",
+    }
 
     def stage(width: int, stride: int, squeeze: int, activation: str) -> dict[str, Any]:
         return {
@@ -84,6 +94,7 @@ def ofa_space() -> SearchSpace:
         "resolution": (32,),
         "stem": (8,),
         "stages": (
+            first,
             stage(16, 2, 0, "relu"),
             stage(24, 2, 1, "relu"),
             stage(40, 2, 0, "hardswish"),

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from spaces.layer_spec import LayerSpec, Operator
+from spaces.layer_spec import Activation, LayerSpec, Operator
+from supernet.activations import apply_activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,6 @@ class _Result:
     """An output that was computed, and the leaves that subnets read in its place: all of it, and
     its first channels by their number."""
 
-    spec: LayerSpec
     output: Tensor
     leaf: Tensor
     parts: dict[int, Tensor] = field(default_factory=dict)
@@ -62,7 +62,8 @@ class SharedPrefix:
         # By identity, for which the tensors must stay alive.
         self._shared: dict[int, Tensor] = {}
         self._whole: dict[int, Tensor] = {}
-        self._results: dict[tuple[str, int], list[_Result]] = {}
+        self._results: dict[tuple[str, int], list[tuple[LayerSpec, _Result]]] = {}
+        self._sums: dict[tuple[Activation, int, int], _Result] = {}
         self._order: list[_Result] = []
 
     def share(self, x: Tensor) -> None:
@@ -87,25 +88,48 @@ class SharedPrefix:
         if id(x) not in self._shared:
             return compute(x)
         known = self._results.setdefault((spec.site, id(x)), [])
-        for result in known:
-            if result.spec == spec:
+        for other, result in known:
+            if other == spec:
                 return result.leaf
-            if by_channel and _is_part(spec, result.spec):
+            if by_channel and _is_part(spec, other):
                 return self._part(result, spec.out_channels)
         if by_channel and spec.operator is Operator.DEPTHWISE_CONV and id(x) in self._whole:
-            for result in self._results.get((spec.site, id(self._whole[id(x)])), []):
-                if _is_part(spec, result.spec):
+            for other, result in self._results.get((spec.site, id(self._whole[id(x)])), []):
+                if _is_part(spec, other):
                     return self._part(result, spec.out_channels)
         output = compute(x)
         if not self.keeps:
             return output
+        known.append((spec, result := self._keep(output)))
+        return result.leaf
+
+    def sum(self, x: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
+        """`activation(x + shortcut)`, or what it was for the same two tensors.
+
+        Args:
+            x: What the layers of a block computed.
+            shortcut: Of the same shape.
+            activation: Of the block.
+
+        Returns:
+            As from `output`, where both tensors are shared.
+        """
+        key = activation, id(x), id(shortcut)
+        if key in self._sums:
+            return self._sums[key].leaf
+        output = apply_activation(x + shortcut, activation)
+        if not self.keeps or id(x) not in self._shared or id(shortcut) not in self._shared:
+            return output
+        self._sums[key] = self._keep(output)
+        return self._sums[key].leaf
+
+    def _keep(self, output: Tensor) -> _Result:
         # Families go on in channels-last; a copy that they made would not be shared.
         leaf = output.detach().contiguous(memory_format=torch.channels_last)
-        leaf.requires_grad_(output.requires_grad)
-        known.append(result := _Result(spec, output, leaf))
+        result = _Result(output, leaf.requires_grad_(output.requires_grad))
         self._order.append(result)
         self.share(leaf)
-        return leaf
+        return result
 
     def _part(self, result: _Result, channels: int) -> Tensor:
         part = result.part(channels)

@@ -38,7 +38,8 @@ _TAIL = ("head", "classifier")
 
 
 class StageSettings(FamilySettings):
-    """Choices of one stage; its first block has the stride."""
+    """Choices of one stage; its first block has the stride. An expansion of 1 and no other one
+    makes blocks without an expand layer, as the first of MobileNetV3 is."""
 
     width: Channels
     depth: Counts
@@ -48,6 +49,25 @@ class StageSettings(FamilySettings):
     stride: Stride = 1
     activation: Activation = Activation.HARDSWISH
 
+    @model_validator(mode="after")
+    def _expands_or_not(self) -> StageSettings:
+        if self.expands and min(self.expansion) < 2:
+            raise ValueError(
+                f"expansion {list(self.expansion)}: must be 2 or more, or 1 alone; whether a block "
+                "has an expand layer is not elastic"
+            )
+        return self
+
+    @property
+    def expands(self) -> bool:
+        """Whether its blocks have an expand layer."""
+        return self.expansion != (1,)
+
+    @property
+    def quantised(self) -> tuple[str, ...]:
+        """The layers of a block that have bits."""
+        return _QUANTISED if self.expands else _QUANTISED[1:]
+
 
 class MobileNetV3Settings(ImageSettings):
     """Choices of a whole MobileNetV3 space."""
@@ -55,12 +75,6 @@ class MobileNetV3Settings(ImageSettings):
     stem: Channels
     stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
     head: Channels
-
-    @model_validator(mode="after")
-    def _even_expansion(self) -> MobileNetV3Settings:
-        if any(e < 2 for stage in self.stages for e in stage.expansion):
-            raise ValueError("expansion must be at least 2: every block has an expand layer")
-        return self
 
 
 def _squeezed(channels: int) -> int:
@@ -173,7 +187,7 @@ class MobileNetV3(ImageFamily):
                 add(f"{site}.expansion", DimensionKind.EXPANSION, stage.expansion)
                 add(f"{site}.kernel", DimensionKind.KERNEL, stage.kernel)
                 add(f"{site}.se", DimensionKind.SQUEEZE_EXCITE, stage.squeeze_excite)
-                for layer in _QUANTISED:
+                for layer in stage.quantised:
                     found += layer_dimensions(settings, f"{site}.{layer}")
         add("head.width", DimensionKind.WIDTH, settings.head)
         for layer in _TAIL:
@@ -232,7 +246,7 @@ class MobileNetV3(ImageFamily):
 
         widths = dict.fromkeys((width_in, width_out))
         own = (f"{site}.{name}" for name in ("expansion", "kernel", "se"))
-        bits = self._precision_reads(*(f"{site}.{layer}" for layer in _QUANTISED))
+        bits = self._precision_reads(*(f"{site}.{layer}" for layer in stage.quantised))
         reads = ("resolution", *widths, *own, *bits)
         return Slot(site, reads, layers, depth=(f"stage{i}.depth", j + 1))
 

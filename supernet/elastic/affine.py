@@ -7,8 +7,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from supernet.elastic.leading import leading
+from supernet.elastic.switched import SwitchedModule
 
-class ElasticAffine(nn.Module):
+
+class ElasticAffine(SwitchedModule):
     """Base of what an extracted convolution takes into its weights and its bias.
 
     Every parameter and buffer is [channels].
@@ -37,8 +40,7 @@ class ElasticAffine(nn.Module):
 
     def _view(self, values: Tensor) -> Tensor:
         """The active part of [channels], of any shape, in the order of the input's channels."""
-        # A slice of everything would cost a node of autograd's graph.
-        return values if self.active == len(values) else values[: self.active]
+        return leading(values, self.active)
 
 
 class ElasticBias(ElasticAffine):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer, ElasticSqueezeExciteLayer
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 LAYERS = ("expand", "depthwise", "se", "project")
 
 
-class ElasticInvertedResidual(nn.Module):
+class ElasticInvertedResidual(SwitchedModule):
     """[expand ->] depthwise -> [squeeze-and-excite] -> project [+ input].
 
     Args:
@@ -58,4 +59,4 @@ class ElasticInvertedResidual(nn.Module):
         if self.squeezes and self.se is not None:
             out = self.se(out)
         out = self.project(out)
-        return out + x if self.project.spec.residual else out
+        return self.project.add_shortcut(out, x) if self.project.spec.residual else out

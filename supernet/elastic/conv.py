@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.convolution import convolve
+from supernet.elastic.leading import leading
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
-class ElasticConv2d(nn.Module):
+class ElasticConv2d(SwitchedModule):
     """Convolution without bias over a prefix of input and output channels.
 
     A small kernel is the centre of the next larger one, mapped by a learned matrix that all
@@ -54,10 +56,8 @@ class ElasticConv2d(nn.Module):
 
     def weight_view(self) -> Tensor:
         """The active channels of the largest kernel [O, I / groups, K, K], a view of the store."""
-        wanted = (self.spec.out_channels, 1 if self.depthwise else self.spec.in_channels)
-        if wanted == self.weight.shape[:2]:
-            return self.weight
-        return self.weight[: wanted[0], : wanted[1]]
+        inputs = 1 if self.depthwise else self.spec.in_channels
+        return leading(self.weight, self.spec.out_channels, inputs)
 
     def float_weight(self) -> Tensor:
         """The active float32 weight [O, I / groups, k, k]; a view when k is the largest kernel."""

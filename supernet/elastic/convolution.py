@@ -8,6 +8,7 @@ on maps that are not channels-last, PyTorch's own convolution is used.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 # Largest maps, in pixels, on which the weight gradient is computed as a convolution of images, by
 # kernel size: beyond them oneDNN's own is faster.
 _SMALL_MAPS = {5: 256, 7: 256}
-# Up to so many pixels, every pair of an input's and an output's pixels is multiplied.
+# Up to so many pixels, or pairs of an input's and an output's pixels where the kernel is one of
+# these, all pairs are multiplied.
 _TINY_MAP = 4
+_FEW_PAIRS = 64
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
@@ -39,6 +42,10 @@ def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
         return _depthwise(x, weight, stride)
     if fast and kernel == 1 and stride == 1:
         # A matrix product over pixels, which lie one behind the other.
+        if x.shape[2] == x.shape[3] == 1:
+            # By `permute` the last two axes would have other strides than BatchNorm's results, and
+            # operators on both would not see that the two lie alike.
+            return F.linear(x.flatten(1), weight.flatten(1))[:, :, None, None]
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, None, stride, kernel // 2, groups=groups)
 
@@ -79,7 +86,8 @@ class _Depthwise(torch.autograd.Function):
             needs_x = False
         pixels = x.shape[2] * x.shape[3]
         if needs_weight and pixels <= max(_TINY_MAP, _SMALL_MAPS.get(kernel, 0)):
-            by = _gradient_of_pairs if pixels <= _TINY_MAP else _gradient_of_windows
+            by_pairs = pixels <= _TINY_MAP or pixels * grad.shape[2] * grad.shape[3] <= _FEW_PAIRS
+            by = _gradient_of_pairs if by_pairs else _gradient_of_windows
             grad_weight = by(x, grad, kernel, ctx.stride)
             needs_weight = False
         if needs_x or needs_weight:
@@ -104,20 +112,25 @@ class _Depthwise(torch.autograd.Function):
 def _gradient_of_pairs(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
     """Gradient [C, 1, k, k] of a depthwise weight: products of all pairs of pixels, each added to
     the tap that leads from the one to the other."""
-    n, c, height, width = x.shape
+    n, c = x.shape[:2]
     inputs = x.permute(0, 2, 3, 1).reshape(n, -1, 1, c)
     outputs = grad.permute(0, 2, 3, 1).reshape(n, 1, -1, c)
     found = (inputs * outputs).sum(0)  # [H * W, H' * W', C]
-    taps = [
-        torch.arange(size)[:, None] - stride * torch.arange(out)[None] + kernel // 2
-        for size, out in zip((height, width), grad.shape[2:], strict=True)
-    ]
-    row = taps[0][:, None, :, None].expand(-1, width, -1, grad.shape[3]).reshape(found.shape[:2])
-    column = taps[1][None, :, None, :].expand(height, -1, grad.shape[2], -1).reshape(row.shape)
-    met = (row >= 0) & (row < kernel) & (column >= 0) & (column < kernel)
-    out = x.new_zeros(kernel * kernel, c)
-    out.index_add_(0, (row * kernel + column)[met], found[met])
-    return out.t().reshape(c, 1, kernel, kernel)
+    taps = _taps_of_pairs(tuple(x.shape[2:]), tuple(grad.shape[2:]), kernel, stride)
+    return (taps.to(found.dtype) @ found.flatten(0, 1)).t().reshape(c, 1, kernel, kernel)
+
+
+@lru_cache(maxsize=64)
+def _taps_of_pairs(size: tuple[int, ...], out: tuple[int, ...], kernel: int, stride: int) -> Tensor:
+    """Which tap leads from an input's pixel to an output's: float32 [k * k, H * W * H' * W'], 1
+    where it does."""
+    row, column = (
+        torch.arange(n)[:, None] - stride * torch.arange(m)[None] + kernel // 2
+        for n, m in zip(size, out, strict=True)
+    )  # [H, H'], [W, W']
+    row, column = row[:, None, :, None], column[None, :, None, :]
+    tap = torch.where((column >= 0) & (column < kernel), row * kernel + column, -1)
+    return (tap.flatten() == torch.arange(kernel * kernel)[:, None]).float()
 
 
 def _gradient_of_windows(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import QuantScheme
@@ -16,6 +16,7 @@ from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.squeeze_excite import ElasticSqueezeExcite
+from supernet.elastic.switched import SwitchedModule
 from supernet.folding import fold_float, fold_quantised
 from supernet.packing import pack_codes
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
@@ -24,7 +25,7 @@ from supernet.shared_prefix import SharedPrefix
 _OBSERVED_ELEMENTS = 32768
 
 
-class ElasticLayer(nn.Module):
+class ElasticLayer(SwitchedModule):
     """One site of a supernet: becomes any LayerSpec that fits its options.
 
     `forward` is `compute(quantize_input(x))`; a block calls the halves itself, because its
@@ -155,6 +156,21 @@ class ElasticConvLayer(ElasticLayer):
         # The gradient of a scale depends on how many values it has.
         by_channel = self._is_plain and self.spec.precision.weight is None
         return self.prefix.output(self.spec, x, by_channel, self._compute)
+
+    def add_shortcut(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """The end of a residual block whose last layer this is.
+
+        Args:
+            x: What this layer computed, float32 [N, O, H', W'].
+            shortcut: Of the same shape.
+
+        Returns:
+            Their sum after the block's activation, of the same shape.
+        """
+        activation = self.spec.residual_activation
+        if self.prefix is None:
+            return apply_activation(x + shortcut, activation)
+        return self.prefix.sum(x, shortcut, activation)
 
     def _compute(self, x: Tensor) -> Tensor:
         # BatchNorm needs its input for its gradient, not its output; a bias needs neither.

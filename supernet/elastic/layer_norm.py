@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from spaces.layer_spec import LAYER_NORM_EPSILON
 from supernet.elastic.layer import ElasticLayer
+from supernet.elastic.leading import leading
 from supernet.elastic.options import LayerOptions
 
 
@@ -31,7 +32,7 @@ class ElasticLayerNorm(ElasticLayer):
         """[N, C, H, W] -> the same shape, in the dtype of the weight."""
         channels = self.spec.out_channels
         pixels = x.permute(0, 2, 3, 1).to(self.weight.dtype)
-        weight, bias = self.weight[:channels], self.bias[:channels]
+        weight, bias = leading(self.weight, channels), leading(self.bias, channels)
         out = F.layer_norm(pixels, (channels,), weight, bias, LAYER_NORM_EPSILON)
         return out.permute(0, 3, 1, 2)
 

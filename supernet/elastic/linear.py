@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from supernet.elastic.leading import leading
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 from supernet.quantizers import FakeQuantizer, IntegerTensor, PerFormQuantizer
 
 
-class ElasticLinear(nn.Module):
+class ElasticLinear(SwitchedModule):
     """Linear layer with bias whose active features are prefixes of the store.
 
     Args:
@@ -39,11 +41,11 @@ class ElasticLinear(nn.Module):
 
     def weight_view(self) -> Tensor:
         """The active float32 weight [O, I], a view of the store."""
-        return self.weight[: self.spec.out_channels, : self.spec.in_channels]
+        return leading(self.weight, self.spec.out_channels, self.spec.in_channels)
 
     def bias_view(self) -> Tensor:
         """The active bias [O], a view of the store."""
-        return self.bias[: self.spec.out_channels]
+        return leading(self.bias, self.spec.out_channels)
 
     def active_weight(self) -> Tensor:
         """`weight_view`, fake-quantised when the active precision says so."""

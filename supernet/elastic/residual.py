@@ -8,12 +8,12 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
-from supernet.activations import apply_activation
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 
-class ElasticResidualBlock(nn.Module):
+class ElasticResidualBlock(SwitchedModule):
     """activation(shortcut(x) + convolutions(x)); the shortcut is x, or its projection.
 
     The projection and the first convolution read one tensor, so both use one input quantiser, that
@@ -74,4 +74,4 @@ class ElasticResidualBlock(nn.Module):
             projected = read if alike else self.projection.quantize_input(x)
             shortcut = self.projection.compute(projected)
         last = (rest or [first])[-1]
-        return apply_activation(out + shortcut, last.spec.residual_activation)
+        return last.add_shortcut(out, shortcut)

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
+from supernet.elastic.leading import leading
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 
-class ElasticSqueezeExcite(nn.Module):
+class ElasticSqueezeExcite(SwitchedModule):
     """x * hardsigmoid(expand(relu(reduce(mean(x))))) (Hu et al. 2018; hard as in MobileNetV3).
 
     Its weights stay float32: two small matrix-vector products on one pixel.
@@ -42,10 +44,10 @@ class ElasticSqueezeExcite(nn.Module):
         """Active reduce weight [D, C], its bias [D], expand weight [C, D], its bias [C]."""
         channels, hidden = self.spec.out_channels, self.spec.hidden_channels
         return (
-            self.reduce_weight[:hidden, :channels],
-            self.reduce_bias[:hidden],
-            self.expand_weight[:channels, :hidden],
-            self.expand_bias[:channels],
+            leading(self.reduce_weight, hidden, channels),
+            leading(self.reduce_bias, hidden),
+            leading(self.expand_weight, channels, hidden),
+            leading(self.expand_bias, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
+from supernet.elastic.switched import SwitchedModule
 
 
-class ElasticTransformerPart(nn.Module):
+class ElasticTransformerPart(SwitchedModule):
     """[norm ->] the layers `names` + input; the last is `project`, which tells its presence.
 
     Behind a LayerNorm its convolutions have biases, else BatchNorm.

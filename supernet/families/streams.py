@@ -19,7 +19,8 @@ def stream_groups(
     """The residual stream of every stage, and the hidden channels of every block.
 
     A stage's stream is written by the blocks whose sites begin with its name, and read by those
-    of them that follow and by the first block of the next stage.
+    of them that follow and by the first block of the next stage. Where the largest of that block
+    has a shortcut, both stages have one stream.
 
     Args:
         name: Of the stream that `stem` writes.
@@ -28,29 +29,33 @@ def stream_groups(
         head: What reads the last stream.
     """
     groups: list[ChannelGroup] = []
-    writers, readers, gates = [stem], list[ElasticLayer](), list[ElasticLayer]()
+    current, writers, readers, gates = name, [stem], list[ElasticLayer](), list[ElasticLayer]()
     for block in blocks:
         readers.append(_first(block))
         if not isinstance(block, ElasticInvertedResidual) and block.norm is not None:
             gates.append(block.norm)
+        if isinstance(block, ElasticInvertedResidual) and block.expand is None:
+            # Each of its depthwise convolution's channels is one of the stream that it reads.
+            writers.append(block.depthwise)
+            gates += () if block.se is None else (block.se,)
         stage = block.site.partition(".")[0]
-        if stage != name:
+        if stage != current and not _adds_its_input(block):
             groups.append(ChannelGroup(name, tuple(writers), tuple(readers), tuple(gates)))
             name, writers, readers, gates = stage, [], [], []
-        if isinstance(block, ElasticInvertedResidual):
+        current = stage
+        if isinstance(block, ElasticInvertedResidual) and block.expand is not None:
             gate = () if block.se is None else (block.se,)
-            if block.expand is None:
-                # Each of its depthwise convolution's channels is one of the stream.
-                writers.append(block.depthwise)
-                gates += gate
-            else:
-                inside = (block.expand, block.depthwise)
-                groups.append(ChannelGroup(block.site, inside, (block.project,), gate))
+            inside = (block.expand, block.depthwise)
+            groups.append(ChannelGroup(block.site, inside, (block.project,), gate))
         elif isinstance(block, ElasticMlp):
             groups.append(ChannelGroup(block.site, (block.expand,), (block.project,)))
         writers.append(block.project)
     groups.append(ChannelGroup(name, tuple(writers), (*readers, head), tuple(gates)))
     return groups
+
+
+def _adds_its_input(block: Block) -> bool:
+    return isinstance(block, ElasticInvertedResidual) and block.project.options.largest.residual
 
 
 def _first(block: Block) -> ElasticConvLayer:

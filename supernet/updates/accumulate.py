@@ -51,7 +51,7 @@ class AccumulateUpdate(UpdateRule):
 
     def finish(self) -> None:
         self.world.mean_gradients(self.supernet.parameters())
-        self.clip(self.supernet.weight_parameters())
+        self.clip()
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.registry import Registry
 from supernet.distributed import World
@@ -115,10 +115,11 @@ class UpdateRule(ABC):
             {"params": [p for p in weights if p.dim() <= 1]},
         ]
 
-    def clip(self, parameters: list[nn.Parameter]) -> None:
-        """Clip these gradients as the settings say."""
+    def clip(self) -> None:
+        """Clip the gradients of the weights as the settings say."""
         if self.config.clip_limit is not None:
-            clip_gradients(parameters, self.config.clip, self.config.clip_limit)
+            weights = self.supernet.weight_parameters()
+            clip_gradients(weights, self.config.clip, self.config.clip_limit)
 
 
 UPDATES: Registry[type[UpdateRule]] = Registry("update rule", "netcarve.updates")

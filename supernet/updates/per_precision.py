@@ -110,7 +110,7 @@ class PerPrecisionUpdate(UpdateRule):
 
     def after_backward(self, draw: Draw) -> None:
         self.world.mean_gradients(self.supernet.parameters())
-        self.clip(self.supernet.weight_parameters())
+        self.clip()
         for group in self.scales.param_groups:
             group["lr"] = self.scale_rate(draw.config)
         self.weights.step()

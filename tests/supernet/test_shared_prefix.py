@@ -22,6 +22,7 @@ from supernet.samplers import Draw, Role
 from supernet.schedule import Rates
 from supernet.shared_prefix import SharedPrefix
 from supernet.updates import UPDATES
+from tests.supernet.tiny_mobilenet import tiny_mobilenet_space
 from tests.supernet.tiny_vit import tiny_vit_space
 
 SPACES = ("mobilenetv3_digits", "resnet_digits", "elasticvit_digits")
@@ -106,7 +107,7 @@ def test_a_step_computes_once_what_its_subnets_have_in_common(computed):
     computed.clear()
     step(supernet, [largest, smallest, largest], images)
     # Every stem is a part of the largest one's, and the last config is the first one again, up to
-    # the first shortcut or gate.
+    # the first gate.
     assert computed["stem"] == 1
     first = next(site for site in computed if site != "stem")
     assert computed[first] < 3
@@ -148,6 +149,28 @@ def test_a_narrower_depthwise_convolution_is_a_part_of_the_wider_one(computed):
     assert computed["stage1.block0.project"] == 2
     for key, gradient in alone.items():
         torch.testing.assert_close(shared[key], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_what_follows_a_common_shortcut_is_common_too(computed):
+    torch.manual_seed(4)
+    space = tiny_mobilenet_space((8,), (8,), (32,))
+    space = space.restrict(choices={"stage1.*.se": (0,), "stage1.*.kernel": (3,)})
+    supernet = build_supernet(space).train()
+    largest, smallest = space.max_config(), space.min_config()
+    images = torch.rand(8, 1, 16, 16)
+    assert supernet.layers()["stage1.block0.project"].spec.residual
+    alone = gradients(supernet, [largest, smallest], images, shares=False)
+    computed.clear()
+    shared = gradients(supernet, [largest, smallest], images, shares=True)
+    # The second has one block less in this stage, and fewer channels in the next.
+    assert computed["stage1.block0.project"] == 1
+    assert computed["stage2.block0.expand"] == 2
+    for key, gradient in alone.items():
+        torch.testing.assert_close(shared[key], gradient, rtol=1e-3, atol=1e-5)
+    computed.clear()
+    deep = space.config({**dict(smallest), "stage1.depth": 2})
+    gradients(supernet, [largest, deep], images, shares=True)
+    assert computed["stage1.block1.project"] == computed["stage2.block0.expand"] == 1
 
 
 def test_nothing_is_shared_where_weights_change_between_the_configs(computed):

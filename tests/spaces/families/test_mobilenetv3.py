@@ -3,9 +3,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
-from spaces import FP32, LayerSpec, Operator, get_space
+from spaces import FP32, ConfigError, LayerSpec, Operator, SearchSpace, get_space
 from spaces.population import sample
+from tests.supernet.tiny_mobilenet import tiny_mobilenet_space
 
 SPACE = get_space("mobilenetv3_digits")
 
@@ -47,3 +49,21 @@ def test_values_reach_the_layers():
 def test_layer_specs_survive_json():
     for layer in SPACE.layer_specs(SPACE.max_config()) + SPACE.layer_specs(SPACE.min_config()):
         assert LayerSpec.from_json(layer.to_json()) == layer
+
+
+def test_an_expansion_of_one_alone_leaves_out_the_expand_layers():
+    space = tiny_mobilenet_space()
+    sites = [layer.site for layer in space.layer_specs(space.max_config())]
+    first = [f"stage1.block{b}.{layer}" for b in (0, 1) for layer in ("depthwise", "se", "project")]
+    assert sites[1:7] == first
+    assert "stage2.block0.expand" in sites
+    named = [d.name for d in space.dimensions if d.name.endswith(".w_bits")]
+    assert "stage1.block0.depthwise.w_bits" in named
+    assert "stage1.block0.expand.w_bits" not in named
+
+
+def test_an_expand_layer_is_not_elastic():
+    settings = SPACE.to_json()["settings"]
+    settings["stages"][0]["expansion"] = [1, 2]
+    with pytest.raises(ConfigError, match=r"expansion \[1, 2\].*1 alone"):
+        SearchSpace.from_json({**SPACE.to_json(), "settings": settings})

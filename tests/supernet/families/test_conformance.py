@@ -7,6 +7,7 @@ import pytest
 from spaces import SPACES, cost, get_space
 from supernet.supernet import PRECISION_KINDS
 from supernet.testing import FamilyConformance
+from tests.supernet.tiny_mobilenet import tiny_mobilenet_space
 from tests.supernet.tiny_vit import tiny_vit_space
 
 LARGE = 10**8
@@ -40,3 +41,12 @@ class TestLayerNorm(FamilyConformance):
     @pytest.fixture(scope="class")
     def space(self):
         return tiny_vit_space("layer")
+
+
+class TestWithoutExpandLayers(FamilyConformance):
+    configs = 2
+    images = 8
+
+    @pytest.fixture(scope="class")
+    def space(self):
+        return tiny_mobilenet_space()

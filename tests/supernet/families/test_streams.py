@@ -6,12 +6,15 @@ import torch
 from supernet.elastic import ElasticBias, ElasticLayerNorm
 from supernet.families import build_supernet
 from supernet.importance import importance_order, reorder_channels
+from tests.supernet.tiny_mobilenet import tiny_mobilenet_space
 from tests.supernet.tiny_vit import tiny_vit_space
 
 
 def built(norm="batch"):
+    """A supernet with random scales; of `norm` "expandless", the CNN without expand layers."""
     torch.manual_seed(0)
-    found = build_supernet(tiny_vit_space(norm))
+    space = tiny_mobilenet_space() if norm == "expandless" else tiny_vit_space(norm)
+    found = build_supernet(space)
     with torch.no_grad():
         for layer in found.modules():
             if isinstance(layer, ElasticLayerNorm | ElasticBias):
@@ -30,7 +33,7 @@ def supernet():
     return built()
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("norm", ["batch", "layer", "expandless"])
 def test_any_order_of_the_groups_preserves_the_largest_network(norm):
     supernet = built(norm)
     images = torch.rand(4, 1, 24, 24)
@@ -51,8 +54,10 @@ def test_any_order_of_the_groups_preserves_the_largest_network(norm):
     assert len(moved) == (8 if norm == "layer" else 0)
     names = {id(p): n for n, p in supernet.named_parameters()}
     assert {names[id(supernet.layers()[site].weight)] for site in moved} <= changed
-    for module in ("stem.conv", "head.conv", "feature.linear"):
-        assert f"{module}.weight" in changed
+    weights = [n for n in stores if n.startswith(("stem.", "head.", "feature.linear"))]
+    weights = [n for n in weights if n.endswith((".conv.weight", "linear.weight"))]
+    assert len(weights) == (2 if norm == "expandless" else 3)
+    assert set(weights) <= changed
 
 
 def test_groups_are_streams_and_hidden_channels_but_no_heads(supernet):
@@ -104,3 +109,23 @@ def test_without_batch_norm_the_weights_that_write_a_channel_say_how_much_it_mat
         group.writers[0].conv.weight[3] = 0
         group.readers[0].conv.weight[:, 5] = 0
     assert set(importance_order(group)[-2:].tolist()) == {3, 5}
+
+
+def test_a_block_without_expansion_that_begins_a_stage_carries_the_stream_before_it():
+    def sites(layers):
+        return [layer.spec.site for layer in layers]
+
+    space = tiny_mobilenet_space(stem=(8,), first=(8, 16))
+    groups = {group.name: group for group in build_supernet(space).channel_groups()}
+    blocks = [f"stage1.block{b}" for b in (0, 1)]
+    assert sites(groups["stem"].writers) == ["stem", f"{blocks[0]}.depthwise"]
+    assert sites(groups["stem"].gates) == [f"{blocks[0]}.se"]
+    assert sites(groups["stem"].readers) == [f"{blocks[0]}.project"]
+    later = [f"{blocks[0]}.project", f"{blocks[1]}.depthwise", f"{blocks[1]}.project"]
+    assert sites(groups["stage1"].writers) == later
+    assert sites(groups["stage1"].gates) == [f"{blocks[1]}.se"]
+
+    # With a shortcut over the first block it is one stream.
+    groups = {group.name: group for group in built("expandless").channel_groups()}
+    assert sites(groups["stem"].writers) == ["stem", f"{blocks[0]}.depthwise", *later]
+    assert "stage1" not in groups

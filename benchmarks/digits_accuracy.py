@@ -18,8 +18,8 @@ from _figures import report, show_figures
 from search.export import binary_accuracy
 from search.job import JobSettings, load_job, parse_job
 from search.loop import run_job
-from search.results import device_results, job_devices
 from search.session import JobSession
+from search.stored_job import device_results, job_devices
 from search.workspace import Workspace, open_workspace
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits.yaml"

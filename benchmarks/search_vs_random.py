@@ -23,8 +23,9 @@ from compilers import Build
 from search.job import JobSettings, Strategy, load_job, parse_job
 from search.loop import run_job
 from search.pareto import hypervolume
-from search.results import DeviceResults, Verified, device_results, job_devices
+from search.results import DeviceResults, Verified
 from search.session import JobSession
+from search.stored_job import device_results, job_devices
 from search.workspace import Workspace, open_workspace
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "digits.yaml"

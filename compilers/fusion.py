@@ -24,32 +24,28 @@ from numpy.typing import NDArray
 
 from compilers.errors import KernelError
 from compilers.graph import Graph, Op, OpKind, fail
+from compilers.grouping import Grouping, readers_of
 from compilers.kernel_calls import (
     ACTIVATIONS,
-    COMBINES,
     INTEGER,
     LAYERS,
     NORMS,
-    QUANTISED,
     Group,
     KernelCall,
     KernelGraph,
-    is_depthwise,
     layer_kernel,
     other_kernel,
 )
 from compilers.kernels import Dequantize, Quantize, QuantizeImage, SqueezeExcite
 from compilers.kernels.base import DType, Kernel, LayerParams, QParams
+from compilers.quantisations import qparams_of, simplify
 from compilers.storage import StoredGraph, store
-from spaces.layer_spec import Activation
 
 # Kernels that quantise their result, and those that dequantise while they read.
 _QUANTISING = (
     *LAYERS, *NORMS, *ACTIVATIONS, OpKind.MEAN, OpKind.ATTENTION, OpKind.ADD, OpKind.MUL
 )  # fmt: skip
 _DEQUANTISING = (*NORMS, OpKind.MEAN)
-_RESIDUAL_CHANNELS = 8
-"""Layers whose channels are no multiple of it take no residual."""
 
 
 def fuse(graph: Graph) -> KernelGraph:
@@ -66,19 +62,16 @@ class _Fusion:
     def __init__(self, stored: StoredGraph) -> None:
         self.graph = stored.graph
         self.constants = dict(stored.constants)
-        ops, self.output = _simplify(stored)
+        ops, self.output = simplify(stored)
         self.ops = {op.name: op for op in ops}
         self.shapes = {**stored.shapes, **{op.name: op.shape for op in ops}}
-        self.readers: dict[str, list[Op]] = {}
-        for op in ops:
-            for name in dict.fromkeys(op.inputs):
-                self.readers.setdefault(name, []).append(op)
-        self.claimed: set[str] = set()
+        self.readers = readers_of(ops)
         self.calls: list[KernelCall] = []
         self.groups: dict[str, Group] = {}
 
     def run(self) -> KernelGraph:
-        self.groups = {group.ops[-1].name: group for group in self._groups()}
+        grouping = Grouping(self.ops, self.shapes, self.constants, self.output)
+        self.groups = {group.ops[-1].name: group for group in grouping.groups()}
         dequantising = {
             read for group in self.groups.values() for read in _dequantising_reads(group)
         }
@@ -87,112 +80,18 @@ class _Fusion:
                 self._emit(group)
             elif op.kind is OpKind.QUANTIZE:
                 if self._stored_as(op.inputs[0]) is None:
-                    params = LayerParams(output=_qparams(op))
+                    params = LayerParams(output=qparams_of(op))
                     self._write(KernelCall(op.site, self._quantize(op), op.inputs, op.name, params))
             elif op.kind is OpKind.DEQUANTIZE:
                 readers = self.readers.get(op.name, [])
                 if any((op.name, reader.name) not in dequantising for reader in readers):
-                    params = LayerParams(input=_qparams(op))
+                    params = LayerParams(input=qparams_of(op))
                     kernel = Dequantize(*op.shape)
                     self._write(KernelCall(op.site, kernel, op.inputs, op.name, params))
         return KernelGraph(
             self.graph.input, self.graph.input_shape, tuple(self.calls), self.output,
             self.graph.input_dtype, self.graph.shapes()[self.graph.output], self.constants,
         )  # fmt: skip
-
-    # Groups
-
-    def _groups(self) -> list[Group]:
-        groups = [
-            group
-            for op in self.ops.values()
-            if op.kind is OpKind.MUL and (group := self._squeeze_excite(op)) is not None
-        ]
-        for op in self.ops.values():
-            if op.kind in LAYERS and op.name not in self.claimed:
-                groups.append(self._layer(op))
-        for op in self.ops.values():
-            if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE) or op.name in self.claimed:
-                continue
-            group = Group(op, [op], op.params)
-            if op.kind in (*COMBINES, OpKind.ATTENTION):
-                self._take_activation(group)
-            groups.append(group)
-            self.claimed.update(op.name for op in group.ops)
-        return groups
-
-    def _reader(self, name: str) -> Op | None:
-        """The only reader of a value, unless it belongs to a group or the value is the result."""
-        readers = self.readers.get(name, [])
-        if len(readers) != 1 or name == self.output or readers[0].name in self.claimed:
-            return None
-        return readers[0]
-
-    def _squeeze_excite(self, scale: Op) -> Group | None:
-        """Match x * hardsigmoid(expand(relu(reduce(mean(x)))))."""
-        chain: list[Op] = [scale]
-        name = scale.inputs[1]
-        kinds = (OpKind.HARDSIGMOID, OpKind.LINEAR, OpKind.RELU, OpKind.LINEAR, OpKind.MEAN)
-        for kind in kinds:
-            op = self.ops.get(name)
-            if op is None or op.kind is not kind or self._reader(name) is None:
-                return None
-            chain.append(op)
-            name = op.inputs[0]
-        if name != scale.inputs[0]:
-            return None
-        chain.reverse()
-        self.claimed.update(op.name for op in chain)
-        return Group(chain[0], chain, excitation=(chain[1], chain[3]))
-
-    def _layer(self, anchor: Op) -> Group:
-        group = Group(anchor, [anchor], anchor.params)
-        while self._take_affine(group):
-            pass
-        self._take_activation(group)
-        self._take_residual(group)
-        if group.residual is not None and group.activation is Activation.NONE:
-            group.activation_last = self._take_activation(group)
-        self.claimed.update(op.name for op in group.ops)
-        return group
-
-    def _take_affine(self, group: Group) -> bool:
-        """Fold a factor or an offset per channel into the weights and the bias."""
-        reader = self._reader(group.ops[-1].name)
-        if group.anchor.kind in QUANTISED or reader is None or reader.kind not in COMBINES:
-            return False
-        row = self.constants.get(reader.inputs[1])
-        if row is None or len(row) != 1 or row.shape[1] != reader.shape[1]:
-            return False
-        weight, bias = group.params["weight"], group.params["bias"]
-        if reader.kind is OpKind.ADD:
-            params = {"weight": weight, "bias": bias + row[0]}
-        else:
-            factor = row[0].reshape((-1,) + (1,) * (weight.ndim - 1))
-            params = {"weight": weight * factor, "bias": bias * row[0]}
-        group.params = params
-        group.ops.append(reader)
-        return True
-
-    def _take_activation(self, group: Group) -> bool:
-        reader = self._reader(group.ops[-1].name)
-        if reader is None or reader.kind not in ACTIVATIONS:
-            return False
-        group.activation = ACTIVATIONS[reader.kind]
-        group.ops.append(reader)
-        return True
-
-    def _take_residual(self, group: Group) -> None:
-        last = group.ops[-1]
-        reader = self._reader(last.name)
-        if reader is None or reader.kind not in COMBINES or is_depthwise(group.anchor):
-            return
-        others = [name for name in reader.inputs if name != last.name]
-        fits = last.shape == reader.shape and last.shape[1] % _RESIDUAL_CHANNELS == 0
-        if fits and others and self.shapes[others[0]] == reader.shape:
-            group.residual = others[0]
-            group.combine = COMBINES[reader.kind]
-            group.ops.append(reader)
 
     # Element types
 
@@ -209,7 +108,7 @@ class _Fusion:
         """The tensor to read for the float value `name`, and how to dequantise it."""
         op = self.ops.get(name)
         if op is not None and op.kind is OpKind.DEQUANTIZE:
-            return op.inputs[0], _qparams(op)
+            return op.inputs[0], qparams_of(op)
         return name, None
 
     def _stored_dtype(self, name: str) -> DType:
@@ -225,7 +124,7 @@ class _Fusion:
     def _emit(self, group: Group) -> None:
         value = group.ops[-1]
         quantize = self._stored_as(value.name)
-        output = _qparams(quantize) if quantize is not None else None
+        output = qparams_of(quantize) if quantize is not None else None
         try:
             if group.excitation is not None:
                 call = self._excite(group, _dtype(output))
@@ -250,7 +149,7 @@ class _Fusion:
             quantize = self.ops.get(quantize.inputs[0])
         if quantize is None or quantize.kind is not OpKind.QUANTIZE:
             raise fail(op, f"{op.kind} whose input is not a quantised tensor")
-        qparams = _qparams(quantize)
+        qparams = qparams_of(quantize)
         if qparams.zero_point != int(op.params["input_zero_point"]):
             raise fail(op, f"{op.kind} whose zero point differs from its input's")
         return qparams
@@ -330,61 +229,6 @@ def _dequantising_reads(group: Group) -> set[tuple[str, str]]:
     if group.anchor.kind in _DEQUANTISING:
         return {(group.anchor.inputs[0], op.name) for op in (group.anchor, group.ops[-1])}
     return set()
-
-
-def _simplify(stored: StoredGraph) -> tuple[list[Op], str]:
-    """Without repeated quantisations; the maximum of quantised values instead of the quantised one.
-
-    Quantisation is monotone, so that it may come before a maximum, where the producer's epilogue
-    takes it over.
-    """
-    alias: dict[str, str] = {}
-    known: dict[tuple[OpKind, str, QParams], str] = {}
-    ops: dict[str, Op] = {}
-    # Equal quantisations of one value are one reader.
-    readers: dict[str, set[object]] = {}
-    for op in stored.ops:
-        reader = (op.kind, _qparams(op)) if op.kind is OpKind.QUANTIZE else op.name
-        for name in op.inputs:
-            readers.setdefault(name, set()).add(reader)
-    for original in stored.ops:
-        op = replace(original, inputs=tuple(alias.get(name, name) for name in original.inputs))
-        pool = ops.get(op.inputs[0])
-        movable = pool is not None and pool.kind is OpKind.MAX_POOL and len(readers[pool.name]) == 1
-        if op.kind is OpKind.QUANTIZE and movable and pool is not None:
-            del ops[pool.name]
-            source = ops.get(pool.inputs[0])
-            if (
-                source is not None
-                and source.kind is OpKind.DEQUANTIZE
-                and (_qparams(source) == _qparams(op))
-            ):
-                first = source.inputs[0]
-            else:
-                shape = stored.shapes[pool.inputs[0]]
-                moved = replace(op, name=f"{op.name}.first", inputs=pool.inputs, shape=shape)
-                first = _known(known, ops, moved)
-            known[OpKind.QUANTIZE, pool.name, _qparams(op)] = op.name
-            op = replace(pool, name=op.name, inputs=(first,))
-        if op.kind in (OpKind.QUANTIZE, OpKind.DEQUANTIZE):
-            name = _known(known, ops, op)
-            if name != op.name:
-                alias[op.name] = name
-            continue
-        ops[op.name] = op
-    return list(ops.values()), alias.get(stored.output, stored.output)
-
-
-def _known(known: dict[tuple[OpKind, str, QParams], str], ops: dict[str, Op], op: Op) -> str:
-    """Name of a quantisation that is in `ops` already, or is added now."""
-    name = known.setdefault((op.kind, op.inputs[0], _qparams(op)), op.name)
-    if name == op.name:
-        ops[name] = op
-    return name
-
-
-def _qparams(op: Op) -> QParams:
-    return QParams(float(op.params["scale"]), int(op.params["zero_point"]))
 
 
 def _dtype(qparams: QParams | None) -> DType:

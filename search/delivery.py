@@ -14,8 +14,9 @@ from search.loop import resume_job, run_job
 from search.progress import Progress
 from search.replay import replayed
 from search.report import PLOT_NAME, write_report
-from search.results import FrontMember, front, job_devices
+from search.results import FrontMember
 from search.store import Store
+from search.stored_job import front, job_devices
 
 
 @dataclass(frozen=True)

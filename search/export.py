@@ -19,9 +19,10 @@ from search.job import ExportSettings
 from search.models import BundleRow, JobRow, Purpose
 from search.progress import Progress, silent
 from search.replay import replayed
-from search.results import DeviceResults, Verified, device_results, job_devices
+from search.results import DeviceResults, Verified
 from search.session import JobSession
 from search.store import Store
+from search.stored_job import device_results, job_devices
 from spaces import UnknownNameError
 from spaces.files import sha256_file
 from supernet import DataSplits, resize

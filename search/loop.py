@@ -27,9 +27,10 @@ from search.lease import Lease
 from search.models import JobRow, JobState, Purpose
 from search.progress import Progress, silent
 from search.replay import REPLAY, Replay, check_replay, replayed
-from search.results import at_bits, device_results, job_devices
+from search.results import at_bits
 from search.session import RESOURCES, JobSession, supernet_key
 from search.store import Store
+from search.stored_job import device_results, job_devices
 from search.study import DeviceStudy
 from search.supernets import ensure_supernet
 from search.verification import Verifier

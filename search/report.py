@@ -15,21 +15,26 @@ from search.models import JobRow
 from search.objectives import Constraint
 from search.plots import plot_fronts
 from search.replay import replayed
-from search.results import (
-    KB,
-    DeviceResults,
-    FrontMember,
-    device_results,
-    job_devices,
-    job_failures,
-    job_space_name,
+from search.report_tables import (
+    CONFIG_COLUMNS,
+    MEMBER_COLUMNS,
+    TWIN_COLUMNS,
+    config_row,
+    finetuned_section,
+    member_row,
+    small_subnet,
+    table,
+    twin_row,
 )
+from search.results import DeviceResults, FrontMember
 from search.store import Store
+from search.stored_job import device_results, job_devices, job_failures, job_space_name
 from spaces.files import atomic_write_bytes, atomic_write_text
 
 PLOT_NAME = "front.png"
 REPORT_NAME = "report.md"
 JSON_NAME = "report.json"
+FAILURE_COLUMNS = ("phase", "config", "error")
 
 Scores = dict[str, float]
 
@@ -115,8 +120,8 @@ class JobReport:
         for device in self.devices:
             lines += _device_section(device, self.job.spec["settings"])
         if self.failures:
-            lines += ["## Failures", "", *_table(FAILURE_COLUMNS, self._failed()), ""]
-        lines += ["## Timings", "", *_table(("phase", "seconds"), self._timings()), ""]
+            lines += ["## Failures", "", *table(FAILURE_COLUMNS, self._failed()), ""]
+        lines += ["## Timings", "", *table(("phase", "seconds"), self._timings()), ""]
         return "\n".join(lines)
 
     def _summary(self) -> list[str]:
@@ -231,9 +236,9 @@ def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]
     if not device.feasible:
         bounds = ", ".join(Constraint.model_validate(c).key for c in settings["constraints"])
         lines += [f"**No verified subnet meets {bounds}: these are the closest.**", ""]
-    lines += [*_table(MEMBER_COLUMNS, [member_row(m) for m in device.front]), ""]
-    lines += _small_subnet(device.front)
-    lines += _finetuned(device.front, settings)
+    lines += [*table(MEMBER_COLUMNS, [member_row(m) for m in device.front]), ""]
+    lines += small_subnet(device.front)
+    lines += finetuned_section(device.front, settings)
     lines += ["### Predictors on configs they had not seen", ""]
     for metric, values in (
         ("latency", device.latency_scores),
@@ -242,137 +247,7 @@ def _device_section(device: DeviceReport, settings: dict[str, Any]) -> list[str]
         text = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         lines.append(f"- {metric}: {text}")
     lines += ["", "### Float32 and 8 bits side by side", ""]
-    lines += _table(TWIN_COLUMNS, [_twin_row(a, b) for a, b in device.precision_twins])
+    lines += table(TWIN_COLUMNS, [twin_row(a, b) for a, b in device.precision_twins])
     lines += ["", "### Configs", ""]
-    lines += _table(CONFIG_COLUMNS, [config_row(m) for m in device.front])
+    lines += table(CONFIG_COLUMNS, [config_row(m) for m in device.front])
     return [*lines, ""]
-
-
-MEMBER_COLUMNS = (
-    "config",
-    "accuracy %",
-    "report accuracy %",
-    "predicted ms",
-    "measured ms",
-    "p10 to p90 ms",
-    "kB",
-    "M MACs",
-    "layers",
-)
-FAILURE_COLUMNS = ("phase", "config", "error")
-TWIN_COLUMNS = ("architecture of", "accuracy % fp32 / int8", "measured ms fp32 / int8", "speed-up",
-                "kB fp32 / int8")  # fmt: skip
-FINETUNED_COLUMNS = ("config", "accuracy % of the search", "accuracy % fine-tuned",
-                     "report accuracy % fine-tuned", "measured ms of the search",
-                     "measured ms fine-tuned")  # fmt: skip
-CONFIG_COLUMNS = (
-    "config",
-    "resolution",
-    "stem",
-    "stages (width: expansion x kernel, bits)",
-    "head",
-)
-
-
-def member_row(member: FrontMember) -> tuple[str, ...]:
-    """A front member as the cells of `MEMBER_COLUMNS`."""
-    return (
-        member.key,
-        f"{member.accuracy:.2f}",
-        "" if member.report_accuracy is None else f"{member.report_accuracy:.2f}",
-        "" if member.predicted_ms is None else f"{member.predicted_ms:.4f}",
-        f"{member.measured_ms:.4f}",
-        f"{member.p10_ms:.4f} to {member.p90_ms:.4f}",
-        f"{member.bytes / KB:.1f}",
-        f"{member.macs / 1e6:.2f}",
-        ", ".join(f"{count} {name}" for name, count in member.precisions.items()),
-    )
-
-
-def config_row(member: FrontMember) -> tuple[str, ...]:
-    """A MobileNetV3 config as the cells of `CONFIG_COLUMNS`; other families list every value."""
-    values = member.config
-    if "stem.width" not in values:
-        return (member.key, "", "", json.dumps(values), "")
-    stages = []
-    stage = 1
-    while (width := values.get(f"stage{stage}.width")) is not None:
-        blocks = [
-            _block(values, f"stage{stage}.block{j}") for j in range(values[f"stage{stage}.depth"])
-        ]
-        stages.append(f"{width}: {' '.join(blocks)}")
-        stage += 1
-    return (
-        member.key,
-        f"{values['resolution']}",
-        f"{values['stem.width']}",
-        "; ".join(stages),
-        f"{values['head.width']} ({values['head.w_bits']}/{values['classifier.w_bits']})",
-    )
-
-
-def _block(values: dict[str, Any], site: str) -> str:
-    bits = "/".join(str(values[f"{site}.{x}.w_bits"]) for x in ("expand", "depthwise", "project"))
-    excite = "+se" if values[f"{site}.se"] else ""
-    return f"e{values[f'{site}.expansion']}k{values[f'{site}.kernel']}{excite} {bits}"
-
-
-def _twin_row(floating: FrontMember, integer: FrontMember) -> tuple[str, ...]:
-    return (
-        integer.key,
-        f"{floating.accuracy:.2f} / {integer.accuracy:.2f}",
-        f"{floating.measured_ms:.4f} / {integer.measured_ms:.4f}",
-        f"{floating.measured_ms / integer.measured_ms:.2f}x",
-        f"{floating.bytes / KB:.1f} / {integer.bytes / KB:.1f}",
-    )
-
-
-def _small_subnet(front: Sequence[FrontMember]) -> list[str]:
-    """One line on how much smaller a member is than the largest, at equal bits."""
-    if not front:
-        return []
-    best = max(front, key=lambda m: m.accuracy)
-    largest = max(front, key=lambda m: m.float_bytes)
-    near = [m for m in front if m.accuracy >= best.accuracy - 1.5]
-    small = min(near, key=lambda m: m.float_bytes)
-    share = small.float_bytes / largest.float_bytes
-    return [
-        f"Within 1.5 points of the best, {small.key} has {100 * share:.0f} % of the bytes of the "
-        f"largest member, {largest.key}, at equal bits.",
-        "",
-    ]
-
-
-def _finetuned(front: Sequence[FrontMember], settings: dict[str, Any]) -> list[str]:
-    """The fine-tuned subnets beside those that the search has found."""
-    rows = [
-        (
-            member.key,
-            f"{member.accuracy:.2f}",
-            f"{member.finetuned_accuracy:.2f}",
-            "" if member.report_accuracy is None else f"{member.report_accuracy:.2f}",
-            f"{member.measured_ms:.4f}",
-            f"{member.finetuned_ms:.4f}",
-        )
-        for member in front
-        if member.finetuned_accuracy is not None and member.finetuned_ms is not None
-    ]
-    if not rows:
-        return []
-    epochs = settings["finetune"]["epochs"]
-    return [
-        "### Fine-tuned",
-        "",
-        f"Each subnet was trained on alone for {epochs} epochs after the search. The bundles hold "
-        "the fine-tuned subnets, but for those that it made worse, which they hold as they were "
-        "found. Report accuracy is that of the bundles, here and above; everything else above is "
-        "from before.",
-        "",
-        *_table(FINETUNED_COLUMNS, rows),
-        "",
-    ]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]

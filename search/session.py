@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from compilers.devices import Device, make_device, parse_device
 from compilers.errors import DeviceError
@@ -17,8 +16,8 @@ from search.job import JobSettings
 from search.models import JobRow
 from search.progress import Progress
 from search.replay import replayed
-from search.results import job_space
 from search.store import Store
+from search.stored_job import job_space
 from search.verification import Verifier
 from spaces import DeviceCapabilities, SearchSpace
 from supernet import load_data
@@ -100,12 +99,7 @@ class JobSession:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _check_unchanged(self) -> None:

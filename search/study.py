@@ -16,9 +16,9 @@ from search.evolution import EvolutionSettings, make_trial, novel_samples
 from search.job import Strategy
 from search.kernel_latencies import job_kernel_latencies
 from search.latency_learning import DeviceLatency, device_latency
-from search.results import device_results, held_out_name, job_devices, job_problem
 from search.sampler import EvolutionSampler
 from search.session import JobSession
+from search.stored_job import device_results, held_out_name, job_devices, job_problem
 from search.surrogate import MetricSurrogate, fit_surrogate
 from spaces import Config, SearchSpace
 

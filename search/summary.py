@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.models import JobRow
-from search.results import FrontMember, front, job_devices, job_failures, job_space_name
+from search.results import FrontMember
 from search.store import Store
+from search.stored_job import front, job_devices, job_failures, job_space_name
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ PROBED = frozenset(
 )
 """What a probe asks for: every operator in every precision that its layers can have."""
 
+CHOSEN_OPERATORS = {DimensionKind.SQUEEZE_EXCITE: Operator.SQUEEZE_EXCITE}
+"""Operators that a choice adds; without them a device executes the choice 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceCapabilities:
@@ -53,12 +56,15 @@ class DeviceCapabilities:
     hardware: str = ""
 
     def executed_choices(self, dimension: Dimension) -> tuple[Choice, ...]:
-        """The choices of a dimension that some precision of the device has; all of them where
-        the dimension chooses no precision.
+        """The choices of a dimension that the device executes: those that some precision of it
+        has; 0 alone where the others add an operator that it lacks; all of any other dimension.
 
         On a device without integer layers the input bits and the form say nothing: the first
         choice is left.
         """
+        added = CHOSEN_OPERATORS.get(dimension.kind)
+        if added is not None and added not in self.operators:
+            return tuple(choice for choice in dimension.choices if choice == 0)
         found = [precision(name) for name in self.schemes]
         executed = _executed(dimension, found)
         kept = tuple(choice for choice in dimension.choices if choice in executed)

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spaces.errors import ConfigError
+from spaces.families import make_family
 from spaces.settings import explain
-from spaces.space import SearchSpace, make_family
+from spaces.space import SearchSpace
 
 
 class InlineSpace(BaseModel):

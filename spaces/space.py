@@ -1,30 +1,29 @@
-"""SearchSpace: dimensions, the family's geometry, and the rules that make a point canonical."""
+"""SearchSpace: dimensions over the geometry of a family, and their points."""
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
-from spaces.capabilities import DeviceCapabilities
+from spaces.capabilities import CHOSEN_OPERATORS, DeviceCapabilities
 from spaces.config import Config
-from spaces.dimension import Choice, Dimension, DimensionKind
-from spaces.errors import ConfigError, SpaceError, UnknownNameError
-from spaces.families import FAMILIES, Family, Slot
+from spaces.dimension import Choice, Dimension
+from spaces.errors import SpaceError, UnknownNameError
+from spaces.families import Family, Slot, make_family
+from spaces.genes import GeneGates
 from spaces.layer_spec import LayerSpec, Operator
-from spaces.quant_scheme import FLOAT_BITS, FORM_DIMENSIONS
-from spaces.settings import explain
+from spaces.quant_scheme import FORM_DIMENSIONS
+from spaces.slot_features import SlotFeatures, SlotFunction
 
 Population = NDArray[np.int16]
-SlotFunction = Callable[[tuple[LayerSpec, ...]], NDArray[np.float64]]
 
 
 class SearchSpace:
@@ -64,8 +63,7 @@ class SearchSpace:
             raise UnknownNameError("dimension", next(iter(kept)), self.names)
         self.cardinalities = np.array([len(d.choices) for d in self.dimensions], np.int64)
         self.slots = tuple(self._without_absent_form(slot) for slot in family.slots())
-        self._slot_reads = [np.array([self.positions[r] for r in s.reads]) for s in self.slots]
-        self._tables: dict[tuple[SlotFunction, int], _SlotTable] = {}
+        self._slot_features = SlotFeatures(self.dimensions, self.slots)
 
     def _without_absent_form(self, slot: Slot) -> Slot:
         """A form that the space does not choose has its default, which depends on nothing."""
@@ -96,58 +94,14 @@ class SearchSpace:
 
     # -- points ---------------------------------------------------------------------------------
 
-    @cached_property
-    def _gates(self) -> tuple[tuple[NDArray[np.int64], int, NDArray[np.bool_]], ...]:
-        """(columns, column that decides, its index -> whether they count).
-
-        The depth decides on the genes of a slot; weight bits decide on those of the layer's input,
-        since a float32 layer reads float32.
-        """
-        gates = []
-        for slot in self.slots:
-            if slot.depth is None:
-                continue
-            depth, least = slot.depth
-            columns = [i for i, n in enumerate(self.names) if n.startswith(f"{slot.name}.")]
-            present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-            gates.append((np.array(columns, np.int64), self.positions[depth], present))
-        for column, dimension in enumerate(self.dimensions):
-            weight = f"{dimension.name.removesuffix('.a_bits')}.w_bits"
-            if dimension.kind is not DimensionKind.A_BITS or weight not in self.positions:
-                continue
-            quantised = np.array([c != FLOAT_BITS for c in self._dimension(weight).choices])
-            gates.append((np.array([column]), self.positions[weight], quantised))
-        return tuple(gates)
-
-    @cached_property
-    def _form_gate(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """(columns of the form, columns of weight bits, their index -> whether quantised).
-
-        No columns of the form where a slot reads it that no weight bits decide on.
-        """
-        kinds = np.array([d.kind is DimensionKind.W_BITS for d in self.dimensions])
-        form = np.array([i for n, i in self.positions.items() if n in FORM_DIMENSIONS], np.int64)
-        for reads in self._slot_reads:
-            if np.isin(reads, form).any() and not kinds[reads].any():
-                form = form[:0]
-        bits = np.flatnonzero(kinds)
-        quantised = np.zeros((len(bits), int(self.cardinalities.max())), np.bool_)
-        for row, column in zip(quantised, bits, strict=True):
-            choices = self.dimensions[column].choices
-            row[: len(choices)] = [choice != FLOAT_BITS for choice in choices]
-        return form, bits, quantised
-
     def active(self, population: Population) -> NDArray[np.bool_]:
         """Which genes count: bool (n, d), False for genes of blocks that the depth skips, for the
         input bits of float32 layers, and for the form where no layer is quantised."""
-        mask = np.ones(population.shape, np.bool_)
-        for columns, decides, present in self._gates:
-            mask[:, columns] &= present[population[:, decides]][:, None]
-        form, bits, quantised = self._form_gate
-        if form.size:
-            chosen = mask[:, bits] & quantised[np.arange(len(bits)), population[:, bits]]
-            mask[:, form] &= chosen.any(1, keepdims=True)
-        return mask
+        return self._gates.active(population)
+
+    @cached_property
+    def _gates(self) -> GeneGates:
+        return GeneGates(self.dimensions, self.slots)
 
     def from_indices(self, indices: ArrayLike) -> Config:
         """The canonical config of a row of choice indices (d,).
@@ -230,16 +184,7 @@ class SearchSpace:
         Returns:
             float64 (n, slots, f), zero where a slot is absent.
         """
-        columns = []
-        for number, slot in enumerate(self.slots):
-            table = self._tables.setdefault((function, number), _SlotTable(self, number, function))
-            values = table.rows(population)
-            if slot.depth is not None:
-                depth, least = slot.depth
-                present = np.array([int(c) >= least for c in self._dimension(depth).choices])
-                values = np.where(present[population[:, self.positions[depth]], None], values, 0.0)
-            columns.append(values)
-        return np.stack(columns, axis=1)
+        return self._slot_features.of(population, function)
 
     def _dimension(self, name: str) -> Dimension:
         return self.dimensions[self.position(name)]
@@ -274,7 +219,7 @@ class SearchSpace:
                 kept[name] = tuple(c for c in kept[name] if c in wanted)
         if capabilities is not None:
             for dimension in self.dimensions:
-                allowed = _executable(dimension, capabilities)
+                allowed = capabilities.executed_choices(dimension)
                 kept[dimension.name] = tuple(c for c in kept[dimension.name] if c in allowed)
         empty = [name for name, values in kept.items() if not values]
         if empty:
@@ -296,11 +241,11 @@ class SearchSpace:
         """
         found = {}
         for dimension in self.dimensions:
-            allowed = _executable(dimension, capabilities)
+            allowed = capabilities.executed_choices(dimension)
             removed = tuple(c for c in dimension.choices if c not in allowed)
             if removed:
                 found[dimension.name] = removed
-        chosen = {_CHOSEN[d.kind] for d in self.dimensions if d.kind in _CHOSEN}
+        chosen = {CHOSEN_OPERATORS[d.kind] for d in self.dimensions if d.kind in CHOSEN_OPERATORS}
         self._check_operators(capabilities, but=chosen)
         return found
 
@@ -341,80 +286,3 @@ class SearchSpace:
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name}, 10^{self.log10_size:.1f} configs)"
-
-
-def make_family(name: str, settings: Mapping[str, Any]) -> Family:
-    """The registered family `name` with validated settings.
-
-    Raises:
-        UnknownNameError: No such family.
-        ConfigError: An unknown or invalid setting.
-    """
-    family = FAMILIES.get(name)
-    try:
-        return family(family.settings_type.model_validate(settings))
-    except ValidationError as error:
-        raise ConfigError(
-            f"settings of family {name!r}: {explain(error, family.settings_type)}"
-        ) from None
-
-
-# Operators that a choice adds; without them a device executes the choice 0.
-_CHOSEN = {DimensionKind.SQUEEZE_EXCITE: Operator.SQUEEZE_EXCITE}
-
-
-def _executable(dimension: Dimension, capabilities: DeviceCapabilities) -> set[Choice]:
-    """The choices of a dimension that a device executes."""
-    if dimension.kind in _CHOSEN and _CHOSEN[dimension.kind] not in capabilities.operators:
-        return {0}
-    return set(capabilities.executed_choices(dimension))
-
-
-class _SlotTable:
-    """Remembered features of one slot, one row for every combination of the genes it reads."""
-
-    # Beyond this many combinations a dense table would waste memory.
-    _DENSE_LIMIT = 1 << 18
-
-    def __init__(self, space: SearchSpace, number: int, function: SlotFunction) -> None:
-        self.slot = space.slots[number]
-        self.columns = space._slot_reads[number]
-        self.dimensions = [space.dimensions[c] for c in self.columns]
-        self.function = function
-        sizes = [len(d.choices) for d in self.dimensions]
-        self.radix = np.cumprod([1, *sizes[:-1]]).astype(np.int64)
-        self.size = int(np.prod(sizes))
-        self.row_of: dict[int, int] = {}
-        self.dense = np.full(self.size, -1, np.int64) if self.size <= self._DENSE_LIMIT else None
-        self.values = np.zeros((0, 0))
-        self.used = 0
-
-    def rows(self, population: Population) -> NDArray[np.float64]:
-        """Features (n, f) of the slot in every row of a population (n, d)."""
-        keys = population[:, self.columns].astype(np.int64) @ self.radix
-        if self.dense is not None:
-            positions = self.dense[keys]
-            for key in np.unique(keys[positions < 0]):
-                self.dense[key] = self._compute(int(key))
-            positions = self.dense[keys]
-        else:
-            distinct, inverse = np.unique(keys, return_inverse=True)
-            for key in distinct:
-                if int(key) not in self.row_of:
-                    self.row_of[int(key)] = self._compute(int(key))
-            positions = np.array([self.row_of[int(k)] for k in distinct], np.int64)[inverse]
-        found: NDArray[np.float64] = self.values[positions]
-        return found
-
-    def _compute(self, key: int) -> int:
-        digits = (key // self.radix) % np.array([len(d.choices) for d in self.dimensions])
-        chosen = {d.name: d.choices[i] for d, i in zip(self.dimensions, digits, strict=True)}
-        row = self.function(self.slot.layers(chosen))
-        if self.used == len(self.values):
-            grown = np.zeros((max(64, 2 * self.used), len(row)))
-            if self.used:
-                grown[: self.used] = self.values
-            self.values = grown
-        self.values[self.used] = row
-        self.used += 1
-        return self.used - 1

@@ -19,7 +19,8 @@ from supernet.quantizers import QUANTIZERS, FakeQuantizer, IntegerTensor
 from supernet.samplers import ConfigSampler, Draw, Role, SandwichSampler
 from supernet.store import load_supernet, save_supernet
 from supernet.supernet import Supernet
-from supernet.trainer import Trainer, train_supernet
+from supernet.trainer import Trainer
+from supernet.training_run import train_supernet
 
 __all__ = [
     "QUANTIZERS",

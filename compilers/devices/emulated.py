@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +11,11 @@ from pydantic import Field
 
 from compilers.built import Build
 from compilers.devices.base import DEVICES, DeviceConfig
-from compilers.devices.host_built import PROBE_TIMEOUT, HostBuiltDevice
+from compilers.devices.host_built import HostBuiltDevice
 from compilers.emulation.calls import Call, call_kernels
 from compilers.emulation.qemu import Emulator
 from compilers.emulation.runner import EmulatedRunner
-from compilers.errors import BuildError, DeviceError, MeasurementError, MismatchError, TargetError
+from compilers.errors import BuildError, DeviceError, TargetError
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import Isa, find_isa
 from compilers.tvm_runtime import find_runtime
@@ -96,27 +95,15 @@ class EmulatedAarch64(HostBuiltDevice):
         return {**super()._target(), "emulation": emulation}
 
     def _check_kernels(self, operator: Operator, scheme: str) -> None:
-        assert self.cache is not None
-        with tempfile.TemporaryDirectory(prefix="netcarve-probe-") as folder:
-            request = {
-                "operator": operator,
-                "scheme": scheme,
-                **self._target(),
-                "kernels": str(self.cache / "kernels"),
-                "folder": folder,
-            }
-            for trial in self._compiler.request("trials", request, PROBE_TIMEOUT):
-                inputs = [np.load(path, allow_pickle=False) for path in trial["inputs"]]
-                output = np.zeros(trial["shape"], trial["dtype"])
-                call = Call(trial["symbol"], (*inputs, output))
-                try:
-                    call_kernels(self.emulator, Path(trial["library"]), [call])
-                except MeasurementError as error:
-                    raise MismatchError(str(error)) from error
-                expected = np.load(trial["expected"], allow_pickle=False)
-                difference = float(np.abs(output - expected).max())
-                if not difference <= trial["allowed"]:
-                    raise MismatchError(f"{trial['symbol']} is wrong by up to {difference:g}")
+        self._check_trials(operator, scheme, self._difference)
+
+    def _difference(self, trial: Mapping[str, Any]) -> float:
+        inputs = [np.load(path, allow_pickle=False) for path in trial["inputs"]]
+        output = np.zeros(trial["shape"], trial["dtype"])
+        call = Call(trial["symbol"], (*inputs, output))
+        call_kernels(self.emulator, Path(trial["library"]), [call])
+        expected = np.load(trial["expected"], allow_pickle=False)
+        return float(np.abs(output - expected).max())
 
     def _execute(self, command: str, arguments: Mapping[str, Any]) -> None:
         assert command == "run"

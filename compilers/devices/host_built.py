@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from compilers.errors import (
     CompilerError,
     DeviceError,
     KernelError,
+    MeasurementError,
     MismatchError,
     TargetError,
 )
@@ -99,6 +101,33 @@ class HostBuiltDevice(Device):
         Raises:
             CompilerError: As `Device.run` and `Device.time`.
         """
+
+    def _check_trials(
+        self, operator: Operator, scheme: str, difference: Callable[[Mapping[str, Any]], float]
+    ) -> None:
+        """`_check_kernels` with kernels that this host compiles and another processor runs.
+
+        Args:
+            operator: What the kernels compute.
+            scheme: Their precision.
+            difference: Runs one kernel and tells how wrong its output is.
+        """
+        assert self.cache is not None
+        with tempfile.TemporaryDirectory(prefix="netcarve-probe-") as folder:
+            request = {
+                "operator": operator,
+                "scheme": scheme,
+                **self._target(),
+                "kernels": str(self.cache / "kernels"),
+                "folder": folder,
+            }
+            for trial in self._compiler.request("trials", request, PROBE_TIMEOUT):
+                try:
+                    found = difference(trial)
+                except MeasurementError as error:
+                    raise MismatchError(str(error)) from error
+                if not found <= trial["allowed"]:
+                    raise MismatchError(f"{trial['symbol']} is wrong by up to {found:g}")
 
     def compile_in(self, compiler: Worker) -> None:
         """See `Device.compile_in`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,13 +12,12 @@ from pydantic import Field, model_validator
 
 from compilers import targets
 from compilers.devices.base import DEVICES, DeviceConfig
-from compilers.devices.host_built import PROBE_TIMEOUT, HostBuiltDevice
+from compilers.devices.host_built import HostBuiltDevice
 from compilers.errors import (
     ChildTimeoutError,
     DeviceConnectionError,
     DeviceError,
     MeasurementError,
-    MismatchError,
 )
 from compilers.isolation import Worker
 from compilers.rpc_session import Server
@@ -142,22 +140,7 @@ class RpcDevice(HostBuiltDevice):
         self._client.close()
 
     def _check_kernels(self, operator: Operator, scheme: str) -> None:
-        assert self.cache is not None
-        with tempfile.TemporaryDirectory(prefix="netcarve-probe-") as folder:
-            request = {
-                "operator": operator,
-                "scheme": scheme,
-                **self._target(),
-                "kernels": str(self.cache / "kernels"),
-                "folder": folder,
-            }
-            for trial in self._compiler.request("trials", request, PROBE_TIMEOUT):
-                try:
-                    difference = float(self._execute("kernel", trial))
-                except MeasurementError as error:
-                    raise MismatchError(str(error)) from error
-                if not difference <= trial["allowed"]:
-                    raise MismatchError(f"{trial['symbol']} is wrong by up to {difference:g}")
+        self._check_trials(operator, scheme, lambda trial: float(self._execute("kernel", trial)))
 
     def _told(self) -> dict[str, Any] | None:
         """What the server tells about its machine; None when it is not netcarve's."""

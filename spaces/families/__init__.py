@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.families.base import FAMILIES, Family, FamilySettings, Slot
+from spaces.families.base import FAMILIES, Family, FamilySettings, Slot, make_family
 from spaces.families.elasticvit import ElasticViT, ElasticViTSettings
 from spaces.families.image import ImageFamily, ImageSettings
 from spaces.families.mobilenetv3 import MobileNetV3, MobileNetV3Settings
@@ -23,4 +23,5 @@ __all__ = [
     "ResNet",
     "ResNetSettings",
     "Slot",
+    "make_family",
 ]

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spaces.dimension import Choice, Dimension
+from spaces.errors import ConfigError
 from spaces.layer_spec import LayerSpec
 from spaces.registry import Registry
+from spaces.settings import explain
 
 Values = Mapping[str, Choice]
 
@@ -82,3 +84,19 @@ class Family(ABC):
 
 
 FAMILIES: Registry[type[Family]] = Registry("family", "netcarve.families")
+
+
+def make_family(name: str, settings: Mapping[str, Any]) -> Family:
+    """The registered family `name` with validated settings.
+
+    Raises:
+        UnknownNameError: No such family.
+        ConfigError: An unknown or invalid setting.
+    """
+    family = FAMILIES.get(name)
+    try:
+        return family(family.settings_type.model_validate(settings))
+    except ValidationError as error:
+        raise ConfigError(
+            f"settings of family {name!r}: {explain(error, family.settings_type)}"
+        ) from None

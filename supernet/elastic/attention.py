@@ -22,14 +22,11 @@ from supernet.attention import attend, position_bias
 from supernet.elastic.affine import ElasticAffine, ElasticBias
 from supernet.elastic.conv import ElasticConv2d
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
-from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
-from supernet.elastic.switched import SwitchedModule
+from supernet.elastic.transformer_part import ElasticTransformerPart
 from supernet.errors import SupernetConfigError
 from supernet.folding import fold_float
-
-LAYERS = ("norm", "qkv", "core", "project")
 
 
 class ElasticHeadAffine(ElasticAffine):
@@ -207,54 +204,21 @@ class ElasticAttentionLayer(ElasticLayer):
         return {**active, "position.bias": self.position_view().detach().clone()}
 
 
-class ElasticAttention(SwitchedModule):
-    """[norm ->] qkv -> core -> project + input.
+class ElasticAttention(ElasticTransformerPart):
+    """[norm ->] qkv -> core -> project + input. See `ElasticTransformerPart`."""
 
-    Behind a LayerNorm its convolutions have biases, else BatchNorm.
-
-    Args:
-        site: Prefix of its layers' sites, for example `stage3.block0.attention`.
-        options: Site -> options, for at least this block's layers.
-    """
+    names = ("qkv", "core", "project")
 
     def __init__(self, site: str, options: Mapping[str, LayerOptions]) -> None:
-        super().__init__()
-        self.site = site
-        norm, project = options.get(f"{site}.norm"), options[f"{site}.project"]
-        self.norm = ElasticLayerNorm(norm) if norm else None
-        by_head = ElasticHeadBias if norm else ElasticHeadNorm
+        super().__init__(site, options)
+        project = options[f"{site}.project"]
+        by_head = ElasticHeadNorm if self.norm is None else ElasticHeadBias
         written = project.largest.out_channels
-        after = ElasticBias(written) if norm else ElasticBatchNorm2d(written)
+        after = ElasticBatchNorm2d(written) if self.norm is None else ElasticBias(written)
         self.qkv = ElasticQkvLayer(options[f"{site}.qkv"], by_head)
         self.core = ElasticAttentionLayer(options[f"{site}.core"], by_head)
         self.project = ElasticConvLayer(project, ElasticProjectionConv2d(project), after)
-        if isinstance(after, ElasticBatchNorm2d):
-            # A block begins as its shortcut (LeViT, Graham et al. 2021).
-            nn.init.zeros_(after.weight)
-        self.present = True
-
-    def layers(self) -> dict[str, ElasticLayer]:
-        """Site -> layer, in the order of execution."""
-        found = {name: getattr(self, name) for name in LAYERS}
-        return {f"{self.site}.{name}": layer for name, layer in found.items() if layer is not None}
-
-    def activate(self, specs: Mapping[str, LayerSpec]) -> None:
-        """Become the block that `specs` (site -> spec) describe; absent when they hold none."""
-        self.present = f"{self.site}.project" in specs
-        if self.present:
-            for site, layer in self.layers().items():
-                layer.activate(specs[site])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, C, R, R] -> the same shape; `x` itself when the block is absent."""
-        if not self.present:
-            return x
-        if self.norm is None:
-            x = read = self.qkv.quantize_input(x)
-        else:
-            read = self.qkv.quantize_input(self.norm.compute(x))
-        out: Tensor = self.project(self.core(self.qkv.compute(read)))
-        return out + x
+        self._begin_as_shortcut()
 
 
 def _share(values: Tensor, width: int, share: int) -> Tensor:

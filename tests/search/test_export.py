@@ -18,8 +18,8 @@ from search.finetuned import record_finetuned
 from search.job import parse_job
 from search.models import JobRow, Purpose
 from search.progress import silent
-from search.results import device_results
 from search.session import JobSession, supernet_key
+from search.stored_job import device_results
 from search.workspace import Workspace, open_workspace
 from spaces import Config, cost
 from spaces.files import sha256_file

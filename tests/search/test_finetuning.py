@@ -14,8 +14,8 @@ from search.finetuned import finetuned, record_finetuned
 from search.finetuning import Finetuner
 from search.loop import _Loop
 from search.models import Purpose
-from search.report import _finetuned
-from search.results import device_results
+from search.report_tables import finetuned_section
+from search.stored_job import device_results
 from search.tasks import EvaluationTask, FinetuneTask
 from tests.search.stand_in import make_stand
 
@@ -82,7 +82,7 @@ def test_both_accuracies_are_known_and_the_fine_tuned_subnet_is_deployed(stand):
         assert tuned.measurement_id["purpose"] == "finetuned"
     others = [v for v in found.verified if v not in found.front]
     assert all(found.deployed(v) is v for v in others)
-    text = "\n".join(_finetuned(found.members(), stand.job.spec["settings"]))
+    text = "\n".join(finetuned_section(found.members(), stand.job.spec["settings"]))
     assert "alone for 3 epochs" in text
     for member in found.members():
         assert f"| {member.accuracy:.2f} | {member.finetuned_accuracy:.2f} |" in text

@@ -17,7 +17,8 @@ from search.loop import _resolve, resume_job, run_job
 from search.models import Purpose
 from search.progress import silent
 from search.report import job_report, write_report
-from search.results import at_bits, device_results, front
+from search.results import at_bits
+from search.stored_job import device_results, front
 from search.workspace import Workspace
 from spaces import NetcarveError, SpaceError, UnknownNameError, cost
 

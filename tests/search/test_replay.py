@@ -11,7 +11,7 @@ from search.export import export_front
 from search.job import parse_job
 from search.loop import run_job
 from search.progress import silent
-from search.results import job_devices
+from search.stored_job import job_devices
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -14,8 +14,9 @@ from search.job import parse_job
 from search.loop import _Loop, resume_job, run_job
 from search.models import JobRow, JobState, Purpose
 from search.progress import silent
-from search.results import LARGEST_LOSS, device_results
+from search.results import LARGEST_LOSS
 from search.store import Store
+from search.stored_job import device_results
 from search.study import DeviceStudy
 from search.surrogate import fit_surrogate
 from tests.search.stand_in import make_stand

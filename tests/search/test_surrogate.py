@@ -7,7 +7,7 @@ import pytest
 
 from predictors import ACCURACY_PREDICTORS
 from search.models import Purpose
-from search.results import device_results
+from search.stored_job import device_results
 from search.study import DeviceStudy
 from search.surrogate import fit_surrogate
 from tests.search.stand_in import make_stand

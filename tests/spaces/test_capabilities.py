@@ -37,3 +37,12 @@ def test_choices_that_no_executed_precision_has_are_removed(kind, name, choices,
     dimension = Dimension(name, DimensionKind(kind), choices)
     for schemes, left in executed.items():
         assert capabilities(schemes).executed_choices(dimension) == left, schemes
+
+
+def test_without_the_operator_that_a_choice_adds_the_choice_0_is_left():
+    excite = Dimension("s.se", DimensionKind.SQUEEZE_EXCITE, (0, 1))
+    lacking = frozenset(Operator) - {Operator.SQUEEZE_EXCITE}
+    without = DeviceCapabilities("avx2", 1, 1, lacking, frozenset(INTEGER))
+    assert without.executed_choices(excite) == (0,)
+    assert without.executed_choices(Dimension("s.se", DimensionKind.SQUEEZE_EXCITE, (1,))) == ()
+    assert capabilities(INTEGER).executed_choices(excite) == (0, 1)

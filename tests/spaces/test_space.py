@@ -9,23 +9,15 @@ from spaces import (
     SearchSpace,
     SpaceError,
     UnknownNameError,
-    cost,
     get_space,
     precision,
 )
-from spaces.dimension import DimensionKind
 from spaces.errors import ConfigError
 from spaces.population import sample
-from spaces.quant_scheme import FORM_DIMENSIONS
 
 
 def capabilities(*schemes: str, operators=tuple(Operator)) -> DeviceCapabilities:
     return DeviceCapabilities("avx2", 1, 1, frozenset(operators), frozenset(schemes))
-
-
-def _cost_row(layers):
-    total = cost(layers)
-    return np.array([total.macs, total.params, total.bytes, len(layers)], np.float64)
 
 
 def test_space_has_at_least_10_to_the_12_configs(space):
@@ -33,30 +25,6 @@ def test_space_has_at_least_10_to_the_12_configs(space):
     assert {str(d.kind) for d in space.dimensions} >= {
         "resolution", "depth", "width", "expansion", "kernel", "squeeze_excite", "w_bits",
     }  # fmt: skip
-
-
-def test_slot_features_equal_layers_one_config_at_a_time(space):
-    population = sample(space, 200, np.random.default_rng(3))
-    vectorised = space.slot_features(population, _cost_row).sum(axis=1)
-    for row, found in zip(population, vectorised, strict=True):
-        assert np.array_equal(found, _cost_row(space.layer_specs(space.from_indices(row))))
-
-
-def test_slot_features_without_a_dense_table_are_the_same(space, monkeypatch):
-    from spaces import space as module
-
-    population = sample(space, 50, np.random.default_rng(4))
-    dense = space.slot_features(population, _cost_row)
-    monkeypatch.setattr(module._SlotTable, "_DENSE_LIMIT", 0)
-    fresh = SearchSpace.from_json(space.to_json())
-    assert np.array_equal(fresh.slot_features(population, _cost_row), dense)
-
-
-def test_skipped_blocks_do_not_count_in_the_key(space):
-    shallow = space.max_config().to_json() | {"stage1.depth": 1}
-    other = shallow | {"stage1.block2.kernel": 3, "stage1.block1.project.w_bits": 8}
-    assert space.config(shallow).key == space.config(other).key
-    assert space.config(shallow).key != space.config(shallow | {"stage1.block0.kernel": 3}).key
 
 
 def test_config_round_trips_and_keeps_its_key_in_a_restriction(space):
@@ -171,19 +139,6 @@ def test_unknown_family_and_settings_are_refused(space):
         get_space("mobilenetv3_digit")
 
 
-@pytest.fixture(scope="module")
-def elastic(space) -> SearchSpace:
-    """The elastic quantisation space, with float32 layers besides."""
-    settings = {k: v for k, v in space.to_json()["settings"].items() if k != "schemes"} | {
-        "w_bits": [2, 3, 4, 8, 32],
-        "a_bits": [2, 4, 8],
-        "granularity": ["per_tensor", "per_channel", "per_group64"],
-        "weight_symmetry": ["symmetric", "asymmetric"],
-        "activation_symmetry": ["symmetric", "asymmetric"],
-    }
-    return SearchSpace.from_json({**space.to_json(), "settings": settings, "choices": None})
-
-
 def test_a_device_keeps_the_bits_and_forms_that_it_executes(elastic):
     left = elastic.restrict(capabilities("fp32", "w4a8", "w8a8"))
     choices = {d.name: d.choices for d in left.dimensions}
@@ -202,60 +157,3 @@ def test_a_device_keeps_the_bits_and_forms_that_it_executes(elastic):
         elastic.restrict(choices={"weight.granularity": ["per_tensor"]}).restrict(
             capabilities("fp32", "w8a8")
         )
-
-
-def test_input_bits_of_a_float_layer_do_not_count(elastic):
-    floating = elastic.max_config().to_json()
-    assert floating["head.w_bits"] == 32
-    same = elastic.config(floating | {"head.a_bits": 4})
-    assert same == elastic.config(floating)
-    assert same["head.a_bits"] == 2
-    quantised = floating | {"head.w_bits": 4}
-    assert elastic.config(quantised | {"head.a_bits": 4}) != elastic.config(quantised)
-    # A block that the depth skips has none that count either.
-    shallow = floating | {"stage1.depth": 1, "stage1.block2.expand.w_bits": 2}
-    assert elastic.config(shallow) == elastic.config(shallow | {"stage1.block2.expand.a_bits": 4})
-
-
-def test_the_form_of_a_float_network_does_not_count(elastic):
-    form = {
-        "weight.granularity": "per_group64",
-        "weight.symmetry": "asymmetric",
-        "activation.symmetry": "asymmetric",
-    }
-    floating = {n: v for n, v in elastic.max_config().items() if n not in form}
-    plain = elastic.config(floating)
-    assert plain["weight.granularity"] == "per_tensor"
-    # A block that the depth skips has no layer.
-    skipped = {"stage1.depth": 1, "stage1.block2.expand.w_bits": 2}
-    for name, value in form.items():
-        assert elastic.config(floating | {name: value}) == plain
-        shallow = floating | skipped
-        assert elastic.config(shallow | {name: value}) == elastic.config(
-            shallow | {n: "per_tensor" if "gran" in n else "symmetric" for n in form}
-        )
-        quantised = {**plain, "head.w_bits": 4}
-        assert elastic.config(quantised | {name: value}) != elastic.config(quantised)
-
-
-def test_one_subnet_has_one_key(elastic):
-    """Layers are equal where keys are equal, in float32 and not, and nowhere else."""
-    rng = np.random.default_rng(3)
-    rows = rng.integers(0, elastic.cardinalities, (40, len(elastic.names)))
-    bits = [i for i, d in enumerate(elastic.dimensions) if d.kind is DimensionKind.W_BITS]
-    rows[:20, bits] = elastic.cardinalities[bits] - 1
-    rows = np.concatenate([rows, rows])
-    form = [elastic.position(name) for name in FORM_DIMENSIONS]
-    rows[40:, form] = (rows[40:, form] + 1) % elastic.cardinalities[form]
-    configs = [elastic.from_indices(row) for row in rows]
-    pairs = list(zip(configs[:40], configs[40:], strict=True))
-    same = [elastic.layer_specs(first) == elastic.layer_specs(second) for first, second in pairs]
-    assert same == [True] * 20 + [False] * 20
-    assert [first.key == second.key for first, second in pairs] == same
-
-
-def test_slot_features_of_every_form_equal_layers_one_config_at_a_time(elastic):
-    population = sample(elastic, 60, np.random.default_rng(5))
-    vectorised = elastic.slot_features(population, _cost_row).sum(axis=1)
-    for row, found in zip(population, vectorised, strict=True):
-        assert np.array_equal(found, _cost_row(elastic.layer_specs(elastic.from_indices(row))))

@@ -11,10 +11,12 @@ from spaces.layer_spec import LayerSpec, Operator
 from spaces.quant_scheme import Granularity, LayerPrecision, QuantScheme, Symmetry
 from spaces.space import SearchSpace
 from supernet.config import SupernetConfig
-from supernet.data import DataConfig, DataSplits, load_data, resize
+from supernet.data import DataConfig, DataSplits, ImageSet, load_data, resize
 from supernet.families import build_supernet
 from supernet.supernet import Supernet
 from supernet.trainer import Trainer
+from supernet.training_run import train_supernet
+from tests.supernet.short_run import SHORT
 
 
 class PlainSettings(FamilySettings):
@@ -262,3 +264,23 @@ def fine_tune(small_float_space: SearchSpace, digits: DataSplits) -> Callable[..
         return trainer.supernet
 
     return train
+
+
+@pytest.fixture(scope="session")
+def few(digits) -> DataSplits:
+    part = ImageSet(digits.train.images[:160], digits.train.labels[:160])
+    return DataSplits(part, digits.selection, digits.report, digits.classes)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny_space, few):
+    trainer = Trainer(tiny_space, SHORT, few)
+    losses = [trainer.train_step() for _ in range(trainer.total_steps)]
+    return trainer, losses
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_space, few, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train_supernet(tiny_space, SHORT, few, folder)
+    return folder

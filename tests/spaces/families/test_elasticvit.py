@@ -18,8 +18,8 @@ from spaces import (
     layer_cost,
 )
 from spaces.dimension import DimensionKind
+from spaces.families import make_family
 from spaces.population import sample
-from spaces.space import make_family
 
 NAMES = ("elasticvit_digits", "elasticvit_imagenet")
 DIGITS = get_space("elasticvit_digits")

@@ -64,4 +64,4 @@ class ElasticTransformerPart(SwitchedModule):
         out: Tensor = first.compute(read)
         for layer in rest:
             out = layer(out)
-        return out + x
+        return self.project.add_shortcut(out, x)

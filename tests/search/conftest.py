@@ -48,8 +48,9 @@ def small_space() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory, runtime_dir: Path) -> Iterator[Workspace]:
-    """A home in which tiny jobs run."""
+def workspace(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Iterator[Workspace]:
+    """A home in which tiny jobs run, on the one Ray: each would start and end its own."""
+    del executor
     with open_workspace(tmp_path_factory.mktemp("home")) as opened:
         yield opened
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -64,8 +66,16 @@ class Job:
         return max((int(path.name.removeprefix("step-")) for path in found), default=0)
 
     def evaluations(self) -> int:
-        """Finished accuracy evaluations."""
-        return sum(key[0] == "evaluation" for key in self.results())
+        """Finished accuracy evaluations. Asked many times a second: opening a store takes long."""
+        file = self.home / "netcarve.db"
+        if not file.exists():
+            return 0
+        with closing(sqlite3.connect(file)) as database:
+            try:
+                (count,) = database.execute("SELECT count(*) FROM evaluation").fetchone()
+            except sqlite3.OperationalError:
+                return 0  # the job is just making the table
+        return int(count)
 
     def results(self) -> dict[tuple[str, ...], tuple[float, int]]:
         """Every finished result -> when it was stored, and when its file was last written."""

@@ -37,7 +37,7 @@ def setting(name, bits):
     space = space.restrict(choices={"resolution": (size,), "*.w_bits": (bits,)})
     torch.manual_seed(4)
     supernet = build_supernet(space).train()
-    images = torch.rand(16, space.family.input_channels, size, size)
+    images = torch.rand(8, space.family.input_channels, size, size)
     rows = sample(space, 2, np.random.default_rng(1))
     random = [space.from_indices(row) for row in rows]
     # Also narrow before wide: what is known is then too little.

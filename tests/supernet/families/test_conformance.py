@@ -17,7 +17,7 @@ first stage."""
 
 class TestPresets(FamilyConformance):
     configs = 1
-    images = 8
+    images = 4
 
     @pytest.fixture(scope="class", params=SPACES.names())
     def space(self, request):

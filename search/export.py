@@ -188,7 +188,7 @@ def _write(
         extra={
             "job": job.id,
             "seed": job.seed,
-            "data": job.spec["settings"]["data"],
+            "data": job.settings["data"],
             "supernet": job.spec["supernet_key"],
             "selection_accuracy": member.accuracy,
             "class_names": list(session.data.names),

@@ -24,7 +24,7 @@ from search.devices import device_space, find_devices, record_devices
 from search.finetuning import Finetuner
 from search.job import JobSettings, Strategy
 from search.lease import Lease
-from search.models import JobRow, JobState, Purpose
+from search.models import PLACES, JobRow, JobState, Purpose
 from search.progress import Progress, silent
 from search.replay import REPLAY, Replay, check_replay, replayed
 from search.results import at_bits, device_results, job_devices
@@ -121,6 +121,7 @@ def _resolve(settings: JobSettings, store: Store, progress: Progress = silent) -
     record_devices(store, devices)
     return {
         "settings": settings.decisive(),
+        PLACES: settings.places(),
         "space": space.to_json(),
         "log10_size": space.log10_size,
         "supernet_key": supernet_key(settings, space),

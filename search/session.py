@@ -65,7 +65,7 @@ class JobSession:
         self.waiting = announce(progress)
         self.folder = home / "jobs" / job.id
         resources = store.jobs.checkpoint(job.id, RESOURCES) or {}
-        self.settings = JobSettings.model_validate(job.spec["settings"] | {RESOURCES: resources})
+        self.settings = JobSettings.model_validate(job.settings | {RESOURCES: resources})
         self.space = job_space(job)
         self.spaces = {
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()

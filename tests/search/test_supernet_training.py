@@ -11,7 +11,6 @@ import pytest
 from search.errors import SearchError
 from search.job import parse_job
 from search.progress import silent
-from search.session import supernet_key
 from search.supernet_eval import evaluate_supernet
 from search.supernet_training import train
 from search.supernet_view import list_supernets, show_supernet, supernet_of
@@ -64,7 +63,7 @@ def trained(work, data, settings):
 
 def test_it_has_the_key_that_a_job_looks_for(work, data, trained, settings):
     job = settings(data=data)
-    assert trained.key == supernet_key(job, job.search_space())
+    assert trained.key == job.supernet.key(job.search_space().key, job.data.identity())
     assert trained.state == "trained"
     assert trained.family == "mobilenetv3"
     assert trained.train_images == 1079

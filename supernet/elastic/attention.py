@@ -228,9 +228,8 @@ class ElasticAttention(SwitchedModule):
         self.qkv = ElasticQkvLayer(options[f"{site}.qkv"], by_head)
         self.core = ElasticAttentionLayer(options[f"{site}.core"], by_head)
         self.project = ElasticConvLayer(project, ElasticProjectionConv2d(project), after)
-        if isinstance(after, ElasticBatchNorm2d):
-            # A block begins as its shortcut (LeViT, Graham et al. 2021).
-            nn.init.zeros_(after.weight)
+        # A block begins as its shortcut.
+        self.project.begin_at_zero()
         self.present = True
 
     def layers(self) -> dict[str, ElasticLayer]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.affine import ElasticBias
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.layer_norm import ElasticLayerNorm
-from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.switched import SwitchedModule
 
@@ -34,9 +33,8 @@ class ElasticMlp(SwitchedModule):
         self.norm = ElasticLayerNorm(norm) if norm else None
         self.expand = self._layer(options[f"{site}.expand"])
         self.project = self._layer(options[f"{site}.project"])
-        if isinstance(self.project.norm, ElasticBatchNorm2d):
-            # A block begins as its shortcut (LeViT, Graham et al. 2021).
-            nn.init.zeros_(self.project.norm.weight)
+        # A block begins as its shortcut.
+        self.project.begin_at_zero()
         self.present = True
 
     def _layer(self, options: LayerOptions) -> ElasticConvLayer:

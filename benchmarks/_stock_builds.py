@@ -83,12 +83,12 @@ def compile_library(name: str, form: str, path: Path) -> None:
 
     from compilers.build import build_library
     from compilers.check import FLOAT_TOLERANCE, INTEGER_TOLERANCE, compare
-    from compilers.devices.host_built import default_cache
     from compilers.frontend import trace
     from compilers.fusion import fuse
     from compilers.kernel_library import KernelLibrary
     from compilers.runtime import Model
     from compilers.targets import resolve_isa
+    from spaces.cache import default_cache
     from supernet.post_training import quantize_post_training
 
     torch.set_num_threads(1)

@@ -14,13 +14,13 @@ from typing import Any
 
 from compilers.built import LIBRARY_FILE
 from compilers.bundle import RUNNER_FILES, RUNNER_SCRIPT, checked_manifest
-from compilers.devices.host_built import default_cache
 from compilers.emulation.qemu import Emulator
 from compilers.errors import BuildError, BundleError, CompilerError, DeviceError
 from compilers.runtime import MANIFEST, BundleRuntimeError, check_cpu, compare, load_array
 from compilers.targets import Isa, find_isa
 from compilers.toolchain import find_tool, is_foreign
 from compilers.tvm_runtime import find_runtime
+from spaces.cache import default_cache
 from spaces.errors import ConfigError
 from spaces.files import atomic_directory
 

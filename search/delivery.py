@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.artifacts import ArtifactStore
+from search.data_reader import DataReader
 from search.export import export_front
 from search.job import JobSettings
 from search.loop import resume_job, run_job
@@ -90,8 +91,9 @@ def run(
     Raises:
         NetcarveError: As `search.loop.run_job` and `search.export.export_front`.
     """
-    job_id = run_job(settings, store, artifacts, home, progress, replay)
-    return deliver(job_id, store, artifacts, home, output, progress)
+    reader = DataReader()
+    job_id = run_job(settings, store, artifacts, home, progress, replay, reader)
+    return deliver(job_id, store, artifacts, home, output, progress, reader)
 
 
 def resume(
@@ -103,8 +105,9 @@ def resume(
     progress: Progress,
 ) -> Delivery:
     """Continue a job to its end and deliver; see `run`."""
-    job_id = resume_job(job_id, store, artifacts, home, progress)
-    return deliver(job_id, store, artifacts, home, output, progress)
+    reader = DataReader()
+    job_id = resume_job(job_id, store, artifacts, home, progress, reader)
+    return deliver(job_id, store, artifacts, home, output, progress, reader)
 
 
 def deliver(
@@ -114,11 +117,14 @@ def deliver(
     home: Path,
     output: Path | None,
     progress: Progress,
+    reader: DataReader | None = None,
 ) -> Delivery:
     """Write bundles of the front, as many as the job says, the report and the plot; a replay, which
     built nothing, leaves no bundles."""
     is_replay = replayed(store.jobs.job(job_id)) is not None
-    bundles = [] if is_replay else export(job_id, store, artifacts, home, output, progress)
+    bundles = (
+        [] if is_replay else export(job_id, store, artifacts, home, output, progress, reader=reader)
+    )
     report = write_report(store, job_id, _folder(home, output, job_id))
     # Read after the export: a binary's accuracy on the report split is known from then on.
     devices = [
@@ -141,6 +147,7 @@ def export(
     progress: Progress,
     device: str | None = None,
     keys: Sequence[str] | None = None,
+    reader: DataReader | None = None,
 ) -> list[Path]:
     """Write bundles of the front, of one device's, or of some of its members; their folders.
 
@@ -156,6 +163,7 @@ def export(
         device=device,
         keys=list(keys) if keys else None,
         progress=progress,
+        reader=reader,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -11,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from search.errors import ExecutionError
-from search.ray_session import LocalRay, set_ray_defaults
+from search.ray_session import LocalRay, one_line, set_ray_defaults
 
 NAMESPACE = "netcarve"
+_CONNECT_S = 20.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,17 +101,20 @@ class Executor:
             self._local = LocalRay(cpus, self._config.object_store_mb * 2**20, NAMESPACE)
             return
         try:
+            _check_answers(str(self._config.address))
             ray.init(
                 self._config.address,
                 logging_level="ERROR",
                 log_to_driver=False,
                 namespace=NAMESPACE,
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except Exception as error:
+            # Ray raises Exception itself when a cluster does not answer as it should.
+            ray.shutdown()
             raise ExecutionError(
-                f"cannot reach the Ray cluster at {self._config.address!r}: {error}. Allowed: "
-                "auto (a cluster on this host), ray://HOST:PORT (needs ray[client]), or no "
-                "address, which starts Ray here."
+                f"cannot reach the Ray cluster at {self._config.address!r}: {one_line(error)} "
+                "Allowed: auto (a cluster on this host), ray://HOST:PORT (needs ray[client]), or "
+                "no address, which starts Ray here."
             ) from error
         self._joined = True
 
@@ -184,6 +189,14 @@ class Executor:
                 ray.cancel(reference, force=True)
             raise
         return [outcomes[index] for index in range(len(items))]
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError when nothing listens at HOST:PORT, for which Ray would wait many minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    if found is not None:
+        host, port = found[1].strip("[]"), min(int(found[2]), 2**16 - 1)
+        socket.create_connection((host, port), _CONNECT_S).close()
 
 
 def _fill(

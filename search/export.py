@@ -13,6 +13,7 @@ from compilers.devices import DEVICES
 from compilers.errors import CompilerError
 from compilers.runtime import MANIFEST, BundleRuntimeError, check_hashes, read_manifest
 from search.artifacts import ArtifactStore
+from search.data_reader import DataReader
 from search.errors import SearchError, VerificationError
 from search.finetuning import Finetuner
 from search.job import ExportSettings
@@ -41,6 +42,7 @@ def export_front(
     device: str | None = None,
     keys: Sequence[str] | None = None,
     progress: Progress = silent,
+    reader: DataReader | None = None,
 ) -> list[Path]:
     """Write bundles of a job below `folder`, a folder per device.
 
@@ -54,6 +56,7 @@ def export_front(
         keys: Config keys of verified subnets; default: the front, at most as many members as the
             job's `export.bundles`, evenly spread.
         progress: Told about every bundle.
+        reader: Has read the job's data, or will; default: it is read here.
 
     Returns:
         The folders of this job's bundles, written or found whole and up to date; a member whose
@@ -90,7 +93,7 @@ def export_front(
         for name, members in chosen.items()
     }
     if any(missing.values()):
-        session = JobSession(store, artifacts, job, home, progress)
+        session = JobSession(store, artifacts, job, home, progress, reader)
         with session, store.jobs.phase(job_id, "export"):
             written, failures = _write_all(session, job, missing, target)
         good |= written
@@ -189,7 +192,7 @@ def _write(
         extra={
             "job": job.id,
             "seed": job.seed,
-            "data": job.spec["settings"]["data"],
+            "data": job.settings["data"],
             "supernet": job.spec["supernet_key"],
             "selection_accuracy": member.accuracy,
             "class_names": list(session.data.names),

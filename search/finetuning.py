@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from search.finetuned import finetuned, record_finetuned
@@ -27,6 +29,20 @@ class Finetuner(Verifier):
         own = {f.name: getattr(verifier, f.name) for f in fields(verifier)}
         return cls(**(own | {"folder": verifier.folder / "finetuned"}))
 
+    def evaluate(self, configs: Sequence[Config], label: str) -> None:
+        """See `Verifier.evaluate`; a training that was interrupted goes on from its last epoch."""
+        super().evaluate(configs, label)
+        # Also what a process that was killed after its last record has left.
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def checkpoint_folder(self, config: Config) -> Path:
+        """Where the checkpoints of a config lie until its result is recorded."""
+        return self._checkpoints / config.key
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
     def evaluated(self) -> dict[str, str | None]:
         return {key: one.artifact for key, one in finetuned(self.store, self.job_id).items()}
 
@@ -42,6 +58,7 @@ class Finetuner(Verifier):
             split=SPLIT,
             settings=self.settings.finetune.model_dump_json(),
             augmentation=self.settings.supernet.augmentation.model_dump_json(),
+            checkpoints=str(self.checkpoint_folder(config)),
         )
 
     def _record(self, config: Config, task: EvaluationTask, found: EvaluationResult) -> None:
@@ -54,3 +71,4 @@ class Finetuner(Verifier):
             seconds=found.seconds,
             artifact=self.artifacts.put_folder(self.subnet_folder(config)),
         )
+        shutil.rmtree(self.checkpoint_folder(config), ignore_errors=True)

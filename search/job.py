@@ -217,8 +217,21 @@ class JobSettings(_Section):
 
     def decisive(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON; a job may be continued with other
-        resources."""
-        return self.model_dump(mode="json", exclude={"resources"})
+        resources, and its data and its teacher may be moved: their content counts, which the
+        supernet's key holds."""
+        found = self.model_dump(mode="json", exclude={"resources"})
+        return found | {
+            section: found[section] | dict.fromkeys(paths)
+            for section, paths in self.places().items()
+        }
+
+    def places(self) -> dict[str, dict[str, str | None]]:
+        """Where data and teacher lie: section -> key -> path."""
+        places = {"data": {"path": self.data.path}, "supernet": {"teacher": self.supernet.teacher}}
+        return {
+            section: {key: None if path is None else str(path) for key, path in paths.items()}
+            for section, paths in places.items()
+        }
 
 
 def parse_job(data: Any) -> JobSettings:

@@ -10,7 +10,6 @@ from typing import Any
 
 from compilers.devices import Device, make_device
 from compilers.devices.base import device_identity
-from compilers.devices.host_built import default_cache
 from compilers.errors import DeviceError, KernelRecordError
 from compilers.kernel_fill import FillReport, LibraryFill, device_isa
 from compilers.kernel_library import KernelLibrary
@@ -23,6 +22,7 @@ from search.progress import Progress
 from search.spaces_view import show_space
 from search.store import Store
 from spaces import SearchSpace
+from spaces.cache import default_cache
 from spaces.files import atomic_write_bytes
 
 FOLDER = "kernels"

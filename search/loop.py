@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 
 from search.artifacts import ArtifactStore
+from search.data_reader import DataReader
 from search.devices import device_space, find_devices, record_devices
 from search.finetuning import Finetuner
 from search.job import JobSettings, Strategy
 from search.lease import Lease
-from search.models import JobRow, JobState, Purpose
+from search.models import PLACES, JobRow, JobState, Purpose
 from search.progress import Progress, silent
 from search.replay import REPLAY, Replay, check_replay, replayed
 from search.results import at_bits
-from search.session import RESOURCES, JobSession, supernet_key
+from search.session import RESOURCES, JobSession
 from search.store import Store
 from search.stored_job import device_results, job_devices
 from search.study import DeviceStudy
@@ -36,7 +37,6 @@ from search.supernets import ensure_supernet
 from search.verification import Verifier
 from spaces import Config, DimensionKind, Population, SearchSpace, SpaceError, cost
 from spaces.population import sample, unique
-from supernet import load_data
 from supernet.finetune import check_finetuning
 from supernet.trainer import check_training
 
@@ -51,6 +51,7 @@ def run_job(
     home: Path,
     progress: Progress,
     replay: str | None = None,
+    reader: DataReader | None = None,
 ) -> str:
     """Run a job to its end; the same settings continue the job that they started.
 
@@ -61,6 +62,7 @@ def run_job(
         home: The working home: checkpoints, subnets and builds.
         progress: Told about every step.
         replay: A job whose stored results answer instead of a verification (see `search.replay`).
+        reader: Has read the data, or will, for what follows the job.
 
     Returns:
         The job's id.
@@ -75,16 +77,22 @@ def run_job(
     """
     # Opened for its errors, which must not come after the training.
     store.optuna_storage()
-    spec = _resolve(settings, store, progress)
+    reader = reader or DataReader()
+    spec = _resolve(settings, store, progress, reader)
     if replay is not None:
         spec[REPLAY] = check_replay(store.jobs.job(replay), spec)
     job, _ = store.jobs.record_job(settings.name, spec, settings.search_space().key, settings.seed)
     store.jobs.save_checkpoint(job.id, RESOURCES, settings.resources.model_dump(mode="json"))
-    return _continue(job, store, artifacts, home, progress)
+    return _continue(job, store, artifacts, home, progress, reader)
 
 
 def resume_job(
-    job_id: str, store: Store, artifacts: ArtifactStore, home: Path, progress: Progress
+    job_id: str,
+    store: Store,
+    artifacts: ArtifactStore,
+    home: Path,
+    progress: Progress,
+    reader: DataReader | None = None,
 ) -> str:
     """Continue a stored job to its end. See `run_job`.
 
@@ -95,24 +103,36 @@ def resume_job(
     """
     job = store.jobs.job(job_id)
     store.optuna_storage()
-    return _continue(job, store, artifacts, home, progress)
+    return _continue(job, store, artifacts, home, progress, reader)
 
 
 def _continue(
-    job: JobRow, store: Store, artifacts: ArtifactStore, home: Path, progress: Progress
+    job: JobRow,
+    store: Store,
+    artifacts: ArtifactStore,
+    home: Path,
+    progress: Progress,
+    reader: DataReader | None,
 ) -> str:
     if store.jobs.state(job.id) is JobState.DONE:
         return job.id
-    session = JobSession(store, artifacts, job, home, progress)
+    session = JobSession(store, artifacts, job, home, progress, reader)
     with store.jobs.claim(job.id) as lease, session:
         _Loop(session, lease).run()
         lease.finish(JobState.DONE)
     return job.id
 
 
-def _resolve(settings: JobSettings, store: Store, progress: Progress = silent) -> dict[str, Any]:
+def _resolve(
+    settings: JobSettings,
+    store: Store,
+    progress: Progress = silent,
+    reader: DataReader | None = None,
+) -> dict[str, Any]:
     """The job as it is stored: everything that decides its result."""
-    space, data = settings.search_space(), load_data(settings.data, progress)
+    space = settings.search_space()
+    read = (reader or DataReader()).read(settings.data, progress)
+    data = read.splits
     devices = find_devices(store, settings.devices)
     spaces = {device.name: device_space(store, device, space) for device in devices}
     for name, restricted in spaces.items():
@@ -122,9 +142,10 @@ def _resolve(settings: JobSettings, store: Store, progress: Progress = silent) -
     record_devices(store, devices)
     return {
         "settings": settings.decisive(),
+        PLACES: settings.places(),
         "space": space.to_json(),
         "log10_size": space.log10_size,
-        "supernet_key": supernet_key(settings, space),
+        "supernet_key": settings.supernet.key(space.key, read.identity),
         "data": {split: len(data.split(split)) for split in ("train", "selection", "report")},
         "devices": [device.name for device in devices],
         "device_configs": {device.name: device.config for device in devices},

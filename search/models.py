@@ -14,6 +14,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 JsonObject: TypeAlias = dict[str, Any]
 
 
+# In a job's spec: where its data and its teacher were last, which does not decide what job it is.
+PLACES = "places"
+
+
 class JobState(StrEnum):
     """Where a job stands."""
 
@@ -115,6 +119,14 @@ class JobRow(Base):
     lease_pid: Mapped[int | None]
     lease_started: Mapped[str | None]
     heartbeat: Mapped[float | None]
+
+    @property
+    def settings(self) -> JsonObject:
+        """The job file but for its resources, with the paths that data and teacher had last."""
+        places = self.spec.get(PLACES, {})
+        return self.spec["settings"] | {
+            section: self.spec["settings"][section] | paths for section, paths in places.items()
+        }
 
 
 class EvaluationRow(Base):

@@ -44,8 +44,17 @@ def set_ray_defaults(address: str | None) -> None:
     if address is None or address.startswith(_LOOPBACK):
         # As on systems where Ray has no clusters: all servers listen on the loopback only.
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if address is not None:
+        # Of 40 s each; by default 20 of them when what listens there is no Ray.
+        defaults["RAY_NUM_REDIS_GET_RETRIES"] = "2"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def one_line(error: Exception) -> str:
+    """What one of Ray's errors says, as a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
 
 
 class LocalRay:
@@ -105,8 +114,13 @@ class LocalRay:
                 namespace=namespace,
                 _temp_dir=str(self._folder),
             )
-        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            raise ExecutionError(f"Ray does not start on this host: {error}") from error
+        except Exception as error:
+            # Ray raises Exception itself when one of its servers ends or takes too long.
+            raise ExecutionError(
+                f"Ray does not start on this host: {one_line(error)} With object_store_mb "
+                f"{object_store_bytes >> 20} it needs that much shared memory (/dev/shm) and free "
+                f"memory for its servers, and room in {self._folder.parent}."
+            ) from error
 
     def close(self) -> None:
         """Stop Ray, end what is left of it and delete its folder."""

@@ -107,7 +107,7 @@ class JobReport:
             "job": self.job.id,
             "state": self.state,
             "seed": self.job.seed,
-            "settings": self.job.spec["settings"],
+            "settings": self.job.settings,
             "supernet": self.supernet,
             "devices": [device.to_json() for device in self.devices],
             "seconds": self.seconds,

@@ -8,6 +8,7 @@ from pathlib import Path
 from compilers.devices import Device, make_device, parse_device
 from compilers.errors import DeviceError
 from search.artifacts import ArtifactStore
+from search.data_reader import DataReader
 from search.errors import SearchError
 from search.execution import Executor
 from search.home import supernet_folder
@@ -20,19 +21,8 @@ from search.store import Store
 from search.stored_job import job_space
 from search.verification import Verifier
 from spaces import DeviceCapabilities, SearchSpace
-from supernet import load_data
 
 RESOURCES = "resources"
-
-
-def supernet_key(settings: JobSettings, space: SearchSpace) -> str:
-    """16 hexadecimal digits of everything that decides the trained weights.
-
-    Raises:
-        DataError: The data cannot be read.
-        CheckpointError: The teacher cannot be read.
-    """
-    return settings.supernet.key(space.key, settings.data.identity())
 
 
 class JobSession:
@@ -44,6 +34,7 @@ class JobSession:
         job: The stored job.
         home: The working home.
         progress: Told about every step.
+        reader: Has read the data, or will; default: it is read here.
 
     Raises:
         DataError: The data cannot be loaded.
@@ -54,7 +45,13 @@ class JobSession:
     """
 
     def __init__(
-        self, store: Store, artifacts: ArtifactStore, job: JobRow, home: Path, progress: Progress
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        job: JobRow,
+        home: Path,
+        progress: Progress,
+        reader: DataReader | None = None,
     ) -> None:
         self.store = store
         self.artifacts = artifacts
@@ -64,13 +61,13 @@ class JobSession:
         self.waiting = announce(progress)
         self.folder = home / "jobs" / job.id
         resources = store.jobs.checkpoint(job.id, RESOURCES) or {}
-        self.settings = JobSettings.model_validate(job.spec["settings"] | {RESOURCES: resources})
+        self.settings = JobSettings.model_validate(job.settings | {RESOURCES: resources})
         self.space = job_space(job)
         self.spaces = {
             name: SearchSpace.from_json(space) for name, space in job.spec["device_spaces"].items()
         }
-        self.data = load_data(self.settings.data, progress)
-        self.data_identity = self.settings.data.identity()
+        data = (reader or DataReader()).read(self.settings.data, progress)
+        self.data, self.data_identity = data.splits, data.identity
         self.supernet_folder = supernet_folder(home, str(job.spec["supernet_key"]))
         self._check_unchanged()
         self.lock = HostLock()

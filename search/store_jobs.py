@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from search.lease import LEASE_SECONDS, Lease, holder_of
-from search.models import CheckpointRow, JobEventRow, JobRow, JobState
+from search.models import PLACES, CheckpointRow, JobEventRow, JobRow, JobState
 from search.processes import is_gone
 from search.store_session import Sessions, database_now, insert_once, now
 from spaces.errors import UnknownNameError
@@ -26,7 +26,8 @@ _ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 
 def job_digest(spec: Mapping[str, Any], space_key: str, seed: int) -> str:
     """The SHA-256 of everything that decides a job: the same request gives the same digest."""
-    content = {"spec": spec, "space_key": space_key, "seed": seed}
+    decisive = {name: value for name, value in spec.items() if name != PLACES}
+    content = {"spec": decisive, "space_key": space_key, "seed": seed}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -39,7 +40,8 @@ class JobRecords:
     def record_job(
         self, name: str, spec: Mapping[str, Any], space_key: str, seed: int
     ) -> tuple[JobRow, bool]:
-        """Store a job, or find the one with the same request, so that the same command resumes.
+        """Store a job, or find the one with the same request, so that the same command resumes;
+        it then knows the places of the present request.
 
         Args:
             name: A readable name; the id is made from it.
@@ -59,6 +61,8 @@ class JobRecords:
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
             found = session.scalars(select(JobRow).where(JobRow.digest == digest)).one_or_none()
             if found is not None:
+                if found.spec.get(PLACES) != spec.get(PLACES):
+                    found.spec = dict(spec)
                 return found, False
             while True:
                 suffix = "".join(secrets.choice(_ID_ALPHABET) for _ in range(4))

@@ -24,6 +24,11 @@ class ResultRecords:
         with self._sessions.writing() as session:
             return insert_once(session, SupernetRow, values)
 
+    def describe_supernet(self, key: str, metrics: Mapping[str, Any]) -> None:
+        """Replace what is stored beside a trained supernet."""
+        with self._sessions.writing() as session:
+            session.get_one(SupernetRow, key).metrics = dict(metrics)
+
     def supernet(self, key: str) -> SupernetRow | None:
         """The supernet of that key."""
         with self._sessions.reading() as session:

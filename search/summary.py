@@ -95,7 +95,7 @@ def show_job(store: Store, job_id: str) -> JobDetails:
         },
         failures=job_failures(store, job_id),
         seconds=store.jobs.phase_seconds(job_id),
-        settings=dict(job.spec["settings"]),
+        settings=job.settings,
     )
 
 

@@ -130,7 +130,8 @@ def evaluate_supernet(
     if not known:
         raise SearchError(f"nothing says on which data supernet {row.key} was trained")
     config = DataConfig.model_validate(known["data"])
-    if known.get("data_identity", config.identity()) != config.identity():
+    identity = config.identity()
+    if known.get("data_identity", identity) != identity:
         raise SearchError(
             f"the data of supernet {row.key} ({config.path or config.name}) has changed since its "
             "training"

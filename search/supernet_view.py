@@ -95,7 +95,7 @@ def stored_description(store: Store, row: SupernetRow) -> dict[str, Any]:
 def _from_jobs(store: Store, key: str) -> dict[str, Any]:
     for job in store.jobs.jobs():
         if job.spec.get("supernet_key") == key:
-            settings = job.spec["settings"]
+            settings = job.settings
             return {
                 "train_images": job.spec["data"]["train"],
                 "space": job.spec["space"],

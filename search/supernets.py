@@ -12,6 +12,7 @@ from pathlib import Path
 from search.artifacts import ArtifactStore
 from search.distributed_training import WorkerGroup, train_on_workers
 from search.interrupts import interruptible
+from search.models import SupernetRow
 from search.progress import Progress
 from search.supernet_view import description, forget_training, note_training
 from search.supernet_work import SupernetWork
@@ -46,8 +47,16 @@ def ensure_supernet(session: SupernetWork) -> None:
         row = session.store.results.supernet(folder.name)
         if row is not None:
             restore_supernet(session.artifacts, folder, row.artifact)
+            _note_place(session, row)
         else:
             _train(session)
+
+
+def _note_place(session: SupernetWork, row: SupernetRow) -> None:
+    """Have the store know where the data of a trained supernet, which has been moved, is now."""
+    data = session.settings.data.model_dump(mode="json")
+    if row.metrics.get("data", data) != data:
+        session.store.results.describe_supernet(row.key, row.metrics | {"data": data})
 
 
 def restore_supernet(artifacts: ArtifactStore, folder: Path, artifact: str) -> Supernet:

@@ -49,10 +49,13 @@ class FinetuneTask(EvaluationTask):
     Attributes:
         settings: `FinetuneConfig` as JSON.
         augmentation: `Augmentation` of the training images as JSON.
+        checkpoints: Folder from whose checkpoints an interrupted training goes on; whoever records
+            the result removes it.
     """
 
     settings: str
     augmentation: str
+    checkpoints: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ def finetune_subnet(task: FinetuneTask) -> EvaluationResult:
         data,
         FinetuneConfig.model_validate_json(task.settings),
         Augmentation.model_validate_json(task.augmentation),
+        Path(task.checkpoints),
     )
     return _evaluated(subnet, task, data, start)
 

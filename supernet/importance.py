@@ -3,7 +3,7 @@
 Sorting permutes writers and readers of the same channels alike, so that the largest network
 computes what it computed before (Cai et al. 2020; L1 importance as in Li et al. 2017, weighted by
 the BatchNorm scale as in Liu et al. 2017, "Network Slimming", or without BatchNorm by the L1 norm
-of what writes a channel).
+of what writes a channel, and by the gain of a LayerNorm through which it is read).
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ def channel_importance(group: ChannelGroup) -> Tensor:
     """float32 [channels]: how much the readers get from a channel, |gamma| times the L1 norm of
     the weights that read it, summed over writers and readers after normalisation to mean 1.
 
-    What a LayerNorm scales differs for each of its readers, and is left out."""
-    read = sum((_relative(_read_norm(reader)) for reader in group.readers), torch.zeros(()))
+    A reader behind a LayerNorm gets |gain| times as much."""
+    norms = dict(group.normed)
+    read = torch.zeros(())
+    for reader in group.readers:
+        norm = norms.get(reader)
+        weights = _read_norm(reader)
+        read = read + _relative(weights if norm is None else weights * norm.weight.abs())
     # The last writer of an inverted residual's inside is its depthwise convolution: gammas of
     # all writers count, since each scales what the reader sees.
     written = sum((_relative(_write_norm(writer)) for writer in group.writers), torch.zeros(()))

@@ -64,7 +64,8 @@ class KurtosisSkewConfig(RegularizerConfig):
 def moments(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(skewness, kurtosis) of all elements of a tensor of any shape; scalars."""
     centred = weight - weight.mean()
-    standard = centred / centred.square().mean().sqrt().clamp(min=1e-12)
+    # Clamped before the root, whose gradient at zero is infinite: weights may begin as zeros.
+    standard = centred / centred.square().mean().clamp(min=1e-24).sqrt()
     return standard.pow(3).mean(), standard.pow(4).mean()
 
 

@@ -18,6 +18,7 @@ from spaces.quant_scheme import QuantScheme
 from spaces.space import SearchSpace
 from supernet.distributed import SingleWorld, World
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
+from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.extract import Subnet, subnet_from_tensors
@@ -41,12 +42,14 @@ class ChannelGroup:
         writers: Convolutions whose output channels they are.
         readers: Layers whose input channels they are.
         gates: Layers that scale them one by one: squeeze-and-excite, LayerNorm.
+        normed: Readers with that LayerNorm of `gates` through which each reads them.
     """
 
     name: str
     writers: tuple[ElasticConvLayer, ...]
     readers: tuple[ElasticLayer, ...]
     gates: tuple[ElasticLayer, ...] = ()
+    normed: tuple[tuple[ElasticLayer, ElasticLayerNorm], ...] = ()
 
 
 class Supernet(nn.Module):

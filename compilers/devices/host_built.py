@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 from abc import abstractmethod
@@ -31,6 +30,7 @@ from compilers.host import processor_name
 from compilers.isolation import ChildBug, Worker
 from compilers.measurement import Measurement, MeasurementConfig
 from compilers.targets import Isa, resolve_isa
+from spaces.cache import default_cache
 from spaces.capabilities import PROBED, DeviceCapabilities, executed_schemes
 from spaces.layer_spec import LayerSpec, Operator
 
@@ -44,14 +44,6 @@ BUILD_TIMEOUT = 600.0
 _FAULTS = {
     signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP
 }  # fmt: skip
-
-
-def default_cache() -> Path:
-    """Where compiled kernels are kept: `$NETCARVE_CACHE`, else the user's cache folder."""
-    if configured := os.environ.get("NETCARVE_CACHE"):
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "netcarve"
 
 
 def executable(build: Build) -> dict[str, Any]:

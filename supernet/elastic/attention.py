@@ -218,7 +218,8 @@ class ElasticAttention(ElasticTransformerPart):
         self.qkv = ElasticQkvLayer(options[f"{site}.qkv"], by_head)
         self.core = ElasticAttentionLayer(options[f"{site}.core"], by_head)
         self.project = ElasticConvLayer(project, ElasticProjectionConv2d(project), after)
-        self._begin_as_shortcut()
+        # A block begins as its shortcut.
+        self.project.begin_at_zero()
 
 
 def _share(values: Tensor, width: int, share: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaces.layer_spec import LayerSpec
 from spaces.quant_scheme import QuantScheme
@@ -187,6 +187,14 @@ class ElasticConvLayer(ElasticLayer):
             return fold_float(self.conv.float_weight(), multiplier, offset)
         codes = self.conv.export_int()
         return fold_quantised(codes, scheme, self._input_scale(), multiplier, offset)
+
+    def begin_at_zero(self) -> None:
+        """Let a fresh layer write zeros: by gammas of zero (LeViT, Graham et al. 2021), or without
+        BatchNorm by weights of zero (Zhang et al. 2019, "Fixup Initialization")."""
+        if isinstance(self.norm, ElasticBatchNorm2d):
+            nn.init.zeros_(self.norm.weight)
+        else:
+            nn.init.zeros_(self.conv.weight)
 
 
 class ElasticLinearLayer(ElasticLayer):

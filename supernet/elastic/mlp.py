@@ -19,7 +19,8 @@ class ElasticMlp(ElasticTransformerPart):
         super().__init__(site, options)
         self.expand = self._layer(options[f"{site}.expand"])
         self.project = self._layer(options[f"{site}.project"])
-        self._begin_as_shortcut()
+        # A block begins as its shortcut.
+        self.project.begin_at_zero()
 
     def _layer(self, options: LayerOptions) -> ElasticConvLayer:
         bias = ElasticBias(options.largest.out_channels) if self.norm is not None else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spaces.layer_spec import LayerSpec
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
 from supernet.elastic.layer_norm import ElasticLayerNorm
-from supernet.elastic.norm import ElasticBatchNorm2d
 from supernet.elastic.options import LayerOptions
 from supernet.elastic.switched import SwitchedModule
 
@@ -34,11 +33,6 @@ class ElasticTransformerPart(SwitchedModule):
         norm = options.get(f"{site}.norm")
         self.norm = ElasticLayerNorm(norm) if norm else None
         self.present = True
-
-    def _begin_as_shortcut(self) -> None:
-        """As LeViT's blocks do (Graham et al. 2021), where BatchNorm follows the projection."""
-        if isinstance(self.project.norm, ElasticBatchNorm2d):
-            nn.init.zeros_(self.project.norm.weight)
 
     def layers(self) -> dict[str, ElasticLayer]:
         """Site -> layer, in the order of execution."""

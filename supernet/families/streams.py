@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from supernet.elastic.attention import ElasticAttention
 from supernet.elastic.block import ElasticInvertedResidual
 from supernet.elastic.layer import ElasticConvLayer, ElasticLayer
+from supernet.elastic.layer_norm import ElasticLayerNorm
 from supernet.elastic.mlp import ElasticMlp
 from supernet.supernet import ChannelGroup
 
@@ -30,18 +31,25 @@ def stream_groups(
     """
     groups: list[ChannelGroup] = []
     current, writers, readers, gates = name, [stem], list[ElasticLayer](), list[ElasticLayer]()
+    normed: list[tuple[ElasticLayer, ElasticLayerNorm]] = []
+
+    def stream(*last: ElasticLayer) -> ChannelGroup:
+        every = (*readers, *last)
+        return ChannelGroup(name, tuple(writers), every, tuple(gates), tuple(normed))
+
     for block in blocks:
         readers.append(_first(block))
         if not isinstance(block, ElasticInvertedResidual) and block.norm is not None:
             gates.append(block.norm)
+            normed.append((readers[-1], block.norm))
         if isinstance(block, ElasticInvertedResidual) and block.expand is None:
             # Each of its depthwise convolution's channels is one of the stream that it reads.
             writers.append(block.depthwise)
             gates += () if block.se is None else (block.se,)
         stage = block.site.partition(".")[0]
         if stage != current and not _adds_its_input(block):
-            groups.append(ChannelGroup(name, tuple(writers), tuple(readers), tuple(gates)))
-            name, writers, readers, gates = stage, [], [], []
+            groups.append(stream())
+            name, writers, readers, gates, normed = stage, [], [], [], []
         current = stage
         if isinstance(block, ElasticInvertedResidual) and block.expand is not None:
             gate = () if block.se is None else (block.se,)
@@ -50,7 +58,7 @@ def stream_groups(
         elif isinstance(block, ElasticMlp):
             groups.append(ChannelGroup(block.site, (block.expand,), (block.project,)))
         writers.append(block.project)
-    groups.append(ChannelGroup(name, tuple(writers), (*readers, head), tuple(gates)))
+    groups.append(stream(head))
     return groups
 
 

@@ -22,6 +22,8 @@ from search.progress import silent
 from search.store import Store
 from search.workspace import Workspace, open_workspace
 from spaces import SearchSpace, get_space
+from supernet import DataConfig
+from supernet.data import Digits, Labelled
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +58,28 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> I
 
 
 @pytest.fixture(scope="session")
-def delivered(workspace: Workspace, tiny_job: dict[str, Any]) -> Delivery:
+def data_reads() -> list[str]:
+    """What the process of `delivered` has asked its data set for."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def delivered(workspace: Workspace, tiny_job: dict[str, Any], data_reads: list[str]) -> Delivery:
     """The tiny job, run once with everything real."""
-    return run(
-        parse_job(tiny_job), workspace.store, workspace.artifacts, workspace.home, None, silent
-    )
+
+    class Noted(Digits):
+        def load(self) -> Labelled:
+            data_reads.append("load")
+            return super().load()
+
+        def digest(self) -> str:
+            data_reads.append("digest")
+            return super().digest()
+
+    settings = parse_job(tiny_job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataConfig, "dataset", lambda config: Noted(config.path, config.settings))
+        return run(settings, workspace.store, workspace.artifacts, workspace.home, None, silent)
 
 
 @pytest.fixture(scope="session")

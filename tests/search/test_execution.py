@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -156,16 +157,61 @@ def test_another_process_joins_a_running_ray_by_its_address(executor: Executor) 
     assert collect(executor, tasks.square, [7])[0][0].value[0] == 49, "it was left running"
 
 
-def test_an_unreachable_cluster_is_a_typed_error(runtime_dir: Path) -> None:
+@pytest.mark.parametrize("address", ["no-such-address", "127.0.0.1:{}", "ray://localhost:{}"])
+def test_an_unreachable_cluster_is_a_typed_error(runtime_dir: Path, address: str) -> None:
     program = (
+        "import sys\n"
         "from search.execution import *\n"
         "from search.errors import ExecutionError\n"
-        "try: Executor(ExecutionConfig(address='no-such-address')).start()\n"
+        "try: Executor(ExecutionConfig(address=sys.argv[1])).start()\n"
         "except ExecutionError as error: print('typed:', error)\n"
     )
-    command = [sys.executable, "-c", program]
-    tried = run(command)
-    assert tried.stdout.startswith("typed: cannot reach the Ray cluster at 'no-such"), tried.stderr
+    with socket.socket() as unanswered:
+        # Bound and not listening: nobody else takes the port meanwhile.
+        unanswered.bind(("127.0.0.1", 0))
+        address = address.format(unanswered.getsockname()[1])
+        tried = run([sys.executable, "-c", program, address])
+    expected = f"typed: cannot reach the Ray cluster at '{address}': "
+    assert tried.stdout.startswith(expected), tried.stderr
+    assert "Allowed: auto (a cluster on this host), ray://HOST:PORT" in tried.stdout
+
+
+STARTING = """
+import sys
+import ray
+from cli.main import app
+from search.execution import ExecutionConfig, Executor
+
+def init(*arguments, **options):
+    # What Ray itself raises when its raylet found no memory.
+    raise Exception("The current node timed out\\n during startup.")
+
+ray.init = init
+
+@app.command()
+def start(address: str = None):
+    Executor(ExecutionConfig(address=address)).start()
+
+app(prog_name="netcarve")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Ray does not start on this host: The current node timed out during startup. With"),
+        (("--address", "auto"), "cannot reach the Ray cluster at 'auto': The current node timed"),
+    ],
+)
+def test_whatever_ray_raises_at_its_start_is_a_message_of_one_line(
+    runtime_dir: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = set(runtime_dir.iterdir())
+    tried = run([sys.executable, "-c", STARTING, "start", *arguments])
+    assert tried.returncode == 2, tried.stderr
+    assert tried.stderr.startswith(f"error: {message}")
+    assert tried.stderr.count("\n") == 1
+    assert set(runtime_dir.iterdir()) == before
 
 
 def test_bad_requests_are_typed_errors(executor: Executor) -> None:

@@ -18,7 +18,7 @@ from search.finetuned import record_finetuned
 from search.job import parse_job
 from search.models import JobRow, Purpose
 from search.progress import silent
-from search.session import JobSession, supernet_key
+from search.session import JobSession
 from search.stored_job import device_results
 from search.workspace import Workspace, open_workspace
 from spaces import Config, cost
@@ -73,7 +73,7 @@ def found(tmp_path, tiny_job, executor, build) -> Found:
         spec = {
             "settings": settings.decisive(),
             "space": space.to_json(),
-            "supernet_key": supernet_key(settings, space),
+            "supernet_key": settings.supernet.key(space.key, settings.data.identity()),
             "devices": [DEVICE],
             "device_configs": {DEVICE: device.config},
             "capabilities": {DEVICE: device.capabilities.to_json()},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,33 @@ def test_what_is_done_is_not_repeated(stand):
     Finetuner.beside(stand.verifier).evaluate(configs, "test")
     assert len(stand.executor.done) == 4
     assert {k: v for k, v in finetuned(stand.store, stand.job.id).items() if k in kept} == kept
+
+
+def test_checkpoints_stay_until_the_result_is_recorded(stand):
+    first = Finetuner.beside(stand.verifier)
+    configs = stand.configs(6)
+    folders = [first.checkpoint_folder(config) for config in configs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    stops = iter([False] * 2 + [True] * 99)
+
+    def lose():
+        if next(stops):
+            raise LeaseLostError("lost")
+
+    with pytest.raises(LeaseLostError):
+        Finetuner.beside(replace(stand.verifier, check=lose)).evaluate(configs, "test")
+    done = finetuned(stand.store, stand.job.id)
+    assert [folder.exists() for folder in folders] == [c.key not in done for c in configs]
+    # Of a process that was killed between the record and the removal.
+    left = next(folder for folder in folders if not folder.exists())
+    left.mkdir()
+    stand.executor.done.clear()
+    first.evaluate(configs, "test")
+    assert {Path(task.checkpoints) for task in stand.executor.done} == set(folders) - {
+        folder for folder in folders if folder.name in done
+    }
+    assert not folders[0].parent.exists()
 
 
 def test_one_that_fails_costs_the_others_nothing_and_keeps_what_the_search_found(stand):

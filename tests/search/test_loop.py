@@ -77,6 +77,11 @@ def test_predictions_were_made_without_the_config_s_own_measurement(workspace, d
     assert max(errors) > 0.01
 
 
+def test_the_data_is_read_once_from_the_job_file_to_its_bundles(delivered, data_reads):
+    assert delivered.devices[0].bundles
+    assert data_reads == ["load", "digest"]
+
+
 def test_precision_twins_are_one_architecture(workspace, delivered):
     job = workspace.store.jobs.job(delivered.job)
     results = device_results(workspace.store, job, DEVICE)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
 import compilers.targets as targets
@@ -83,3 +84,48 @@ def test_a_teacher_must_stay_the_same_until_the_supernet_is_trained(
         )
         shutil.rmtree(tmp_path / "teacher")
         assert session().supernet_folder.name == spec["supernet_key"]
+
+
+def test_a_job_follows_its_data_and_its_teacher_and_nothing_else(
+    tmp_path, runtime_dir, tiny_job, small_space
+):
+    def write(path, seed):
+        rng = np.random.default_rng(seed)
+        images = rng.random((600, 8, 8), dtype=np.float32)
+        np.savez(path, images=images, labels=np.arange(600) % 10)
+
+    def settings(data, teacher):
+        learn = {"objective": "external_teacher", "teacher": str(teacher)}
+        own = {"data": {"name": "npz", "path": str(data)}}
+        return parse_job(tiny_job | {"supernet": tiny_job["supernet"] | learn} | own)
+
+    write(tmp_path / "own.npz", 0)
+    save_supernet(build_supernet(parse_inline_space(small_space).space()), tmp_path / "teacher")
+    with open_workspace(tmp_path) as places:
+        jobs = places.store.jobs
+
+        def record(data, teacher):
+            request = settings(data, teacher)
+            key = request.search_space().key
+            job, _ = jobs.record_job("own", _resolve(request, places.store), key, 0)
+            return job
+
+        first = record(tmp_path / "own.npz", tmp_path / "teacher")
+        (tmp_path / "new").mkdir()
+        data = (tmp_path / "own.npz").rename(tmp_path / "new" / "moved.npz")
+        teacher = (tmp_path / "teacher").rename(tmp_path / "new" / "teacher")
+        moved = record(data, teacher)
+        assert moved.id == first.id
+        # What asks for the job by its id knows the new place.
+        stored = jobs.job(first.id)
+        assert stored.settings["data"]["path"] == str(data)
+        session = JobSession(places.store, places.artifacts, stored, places.home, silent)
+        assert session.settings.data.path == data
+        assert session.settings.supernet.teacher == teacher
+        write(data, 1)
+        changed = record(data, teacher)
+        assert changed.id != first.id
+        assert changed.spec["supernet_key"] != first.spec["supernet_key"]
+        # The old job does not take the changed data for its own.
+        with pytest.raises(SearchError, match=r"moved\.npz\) or its teacher .* has changed since"):
+            JobSession(places.store, places.artifacts, stored, places.home, silent)

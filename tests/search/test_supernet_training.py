@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ import pytest
 from search.errors import SearchError
 from search.job import parse_job
 from search.progress import silent
-from search.session import supernet_key
 from search.supernet_eval import evaluate_supernet
 from search.supernet_training import train
 from search.supernet_view import list_supernets, show_supernet, supernet_of
 from search.workspace import open_workspace
 from spaces import NetcarveError, UnknownNameError
+from supernet.errors import DataError
 
 TRAINING = {"warmup_epochs": 1, "epochs": 1, "batch_size": 300, "checkpoint_every": 1}
 
@@ -62,7 +63,7 @@ def trained(work, data, settings):
 
 def test_it_has_the_key_that_a_job_looks_for(work, data, trained, settings):
     job = settings(data=data)
-    assert trained.key == supernet_key(job, job.search_space())
+    assert trained.key == job.supernet.key(job.search_space().key, job.data.identity())
     assert trained.state == "trained"
     assert trained.family == "mobilenetv3"
     assert trained.train_images == 1079
@@ -134,6 +135,23 @@ def test_changed_data_is_refused(work, data, trained):
             evaluate_supernet(trained.key, 1, 0, work.store, work.artifacts, work.home, silent)
     finally:
         np.savez(data["path"], images=images, labels=labels)
+
+
+def test_moved_data_is_found_again(work, data, trained, settings, tmp_path):
+    arguments = (trained.key, 0, 0, work.store, work.artifacts, work.home, silent)
+    before = evaluate_supernet(*arguments)
+    path = Path(shutil.move(data["path"], tmp_path / "moved.npz"))
+    try:
+        with pytest.raises(DataError, match=r"own\.npz"):
+            evaluate_supernet(*arguments)
+        job, said = settings(data=data | {"path": str(path)}), []
+        again = train(job, work.store, work.artifacts, work.home, lambda *a: said.append(a))
+        assert (again.key, said) == (trained.key, []), "it is not trained again"
+        assert again.data["path"] == str(path)
+        assert evaluate_supernet(*arguments) == before
+    finally:
+        shutil.move(path, data["path"])
+        train(settings(data=data), work.store, work.artifacts, work.home, silent)
 
 
 def test_mistakes_are_found_before_anything_is_trained(work, settings, tmp_path):

@@ -12,9 +12,10 @@ import torch
 from search import tasks
 from search.export import binary_accuracy
 from search.job import parse_job
-from search.tasks import EvaluationTask, evaluate_subnet
+from search.tasks import EvaluationTask, FinetuneTask, evaluate_subnet, finetune_subnet
 from search.verification import SPLIT
-from supernet import build_supernet, load_data, save_supernet
+from supernet import Augmentation, FinetuneConfig, build_supernet, load_data, save_supernet
+from supernet.batches import Batches
 from supernet.errors import DataError
 
 
@@ -80,3 +81,41 @@ def test_a_bundle_s_accuracy_is_of_the_report_split(data):
     clean = binary_accuracy(session, "cpu", build, data)
     assert binary_accuracy(session, "cpu", build, poisoned(data, "selection")) == clean
     assert binary_accuracy(session, "cpu", build, poisoned(data, "report")) != clean
+
+
+def test_a_fine_tuning_that_died_in_its_worker_goes_on_there(
+    settings, data, supernet, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tasks, "_data", lambda _config: data)
+    config = settings.search_space().min_config().to_json()
+
+    def task(name):
+        return FinetuneTask(
+            supernet=str(supernet),
+            data=settings.data.model_dump_json(),
+            config=config,
+            subnet=str(tmp_path / name / "subnet"),
+            split=SPLIT,
+            settings=FinetuneConfig(epochs=2, batch_size=512).model_dump_json(),
+            augmentation=Augmentation().model_dump_json(),
+            checkpoints=str(tmp_path / name / "checkpoints"),
+        )
+
+    whole = finetune_subnet(task("whole"))
+    batch, steps = Batches.batch, []
+
+    def killed(self, step):
+        steps.append(step)
+        if steps == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return batch(self, step)
+
+    monkeypatch.setattr(Batches, "batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_subnet(task("killed"))
+    assert not (tmp_path / "killed" / "subnet").exists()
+    again = finetune_subnet(task("killed"))
+    assert steps == [0, 1, 2, 2, 3]
+    assert (again.accuracy, again.loss) == (whole.accuracy, whole.loss)
+    for file in (tmp_path / "whole" / "subnet").iterdir():
+        assert (tmp_path / "killed" / "subnet" / file.name).read_bytes() == file.read_bytes()

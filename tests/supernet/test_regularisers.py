@@ -32,6 +32,13 @@ def test_moments_are_those_of_all_elements():
     assert float(moments(torch.linspace(-1, 1, 2001))[1]) == pytest.approx(1.8, abs=1e-2)
 
 
+def test_weights_that_begin_as_zeros_have_a_gradient():
+    weight = torch.zeros(4, 3, 1, 1, requires_grad=True)
+    sum(moments(weight)).backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+
+
 def test_all_float_weights_but_the_first_layers_are_regularised(small_space):
     torch.manual_seed(0)
     supernet = build_supernet(small_space)

@@ -52,6 +52,8 @@ def calibrated(space, digits) -> ElasticViTSupernet:
         for name, parameter in found.named_parameters():
             if name.endswith("position"):
                 parameter.normal_()
+            elif name.endswith("project.conv.weight") and not parameter.any():
+                parameter.normal_(std=0.2)
         for layer in found.modules():
             if isinstance(layer, ElasticLayerNorm):
                 layer.weight.normal_()
@@ -112,6 +114,31 @@ def test_every_resolution_of_the_shipped_space_gives_logits(which):
     for resolution in space.dimensions[space.position("resolution")].choices:
         supernet.activate(space.config({**base, "resolution": resolution}))
         assert supernet(torch.rand(2, 1, resolution, resolution)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_every_transformer_block_begins_as_its_shortcut_and_learns(norm):
+    torch.manual_seed(0)
+    found = build_supernet(tiny_vit_space(norm)).train()
+    blocks = [b for b in found.blocks if isinstance(b, ElasticAttention | ElasticMlp)]
+    assert len(blocks) == 8
+    images, labels = torch.rand(8, 1, 24, 24), torch.arange(8)
+    optimizer = torch.optim.AdamW(found.parameters(), lr=1e-2)
+    for block in blocks:
+        spec = block.project.spec
+        x = torch.randn(2, spec.out_channels, spec.out_size, spec.out_size)
+        assert torch.equal(block(x), x)
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(found(images), labels).backward()
+        optimizer.step()
+    # After a step the layers in front learn too.
+    for block in blocks:
+        spec = block.project.spec
+        x = torch.randn(2, spec.out_channels, spec.out_size, spec.out_size)
+        assert not torch.equal(block(x), x)
+        first = block.qkv if isinstance(block, ElasticAttention) else block.expand
+        assert first.conv.weight.grad.any()
 
 
 def test_depth_keeps_the_first_blocks(supernet):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from supernet.elastic import ElasticBias, ElasticLayerNorm
+from supernet.elastic import ElasticBias, ElasticConvLayer, ElasticLayerNorm
 from supernet.families import build_supernet
-from supernet.importance import importance_order, reorder_channels
+from supernet.importance import channel_importance, importance_order, reorder_channels
 from tests.supernet.tiny_mobilenet import tiny_mobilenet_space
 from tests.supernet.tiny_vit import tiny_vit_space
 
@@ -20,6 +20,8 @@ def built(norm="batch"):
             if isinstance(layer, ElasticLayerNorm | ElasticBias):
                 for parameter in layer.parameters():
                     parameter.normal_()
+            if isinstance(layer, ElasticConvLayer) and not layer.conv.weight.any():
+                layer.conv.weight.normal_(std=0.2)
         for norm in found.norms():
             norm.weight.normal_()
             norm.bias.normal_(std=0.2)
@@ -129,3 +131,29 @@ def test_a_block_without_expansion_that_begins_a_stage_carries_the_stream_before
     groups = {group.name: group for group in built("expandless").channel_groups()}
     assert sites(groups["stem"].writers) == ["stem", f"{blocks[0]}.depthwise", *later]
     assert "stage1" not in groups
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_a_channel_counts_as_much_as_the_gains_of_its_layer_norms_let_through(name):
+    supernet = built("layer")
+    (group,) = (g for g in supernet.channel_groups() if g.name == name)
+    # The last reader, the next stage or the head, is behind none.
+    *behind, last = group.readers
+    assert [reader for reader, _ in group.normed] == behind
+    assert tuple(norm for _, norm in group.normed) == group.gates
+    before = channel_importance(group)
+    with torch.no_grad():
+        for reader, norm in group.normed:
+            norm.weight[2] *= -4
+            reader.conv.weight[:, 2] /= 4
+    torch.testing.assert_close(channel_importance(group), before)
+    with torch.no_grad():
+        last.conv.weight[:, 3] = 0
+        for _, norm in group.normed:
+            norm.weight[3] = 0
+    found = channel_importance(group)
+    assert found[3] == 0
+    assert importance_order(group)[-1] == 3
+    with torch.no_grad():
+        group.normed[0][1].weight[3] = 1
+    assert channel_importance(group)[3] > 0

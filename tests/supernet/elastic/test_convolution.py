@@ -10,6 +10,7 @@ from supernet.elastic.convolution import convolve
 
 SHAPES = [
     # channels in and out, groups, height, width, kernel, stride
+    (6, 10, 1, 1, 1, 1, 1),
     (6, 10, 1, 5, 4, 1, 1),
     (6, 10, 1, 5, 4, 1, 2),
     (6, 10, 1, 7, 7, 3, 2),

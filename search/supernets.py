@@ -23,6 +23,7 @@ from supernet import (
     load_supernet,
     train_supernet,
 )
+from supernet.checkpoint import discard_checkpoints
 from supernet.store import SUPERNET_FOLDER
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def ensure_supernet(session: SupernetWork) -> None:
             _note_place(session, row)
         else:
             _train(session)
+        # With the optimiser's moments they are several times as large as the supernet.
+        discard_checkpoints(folder)
 
 
 def _note_place(session: SupernetWork, row: SupernetRow) -> None:

@@ -125,6 +125,12 @@ def checkpoint_step(folder: str | Path) -> int | None:
     return int(folders[-1].name.removeprefix("step-")) if folders else None
 
 
+def discard_checkpoints(folder: str | Path) -> None:
+    """Remove all checkpoints below `folder`, whose training is done and kept elsewhere."""
+    for path in _folders(Path(folder)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _hash(content: Mapping[str, Any]) -> str:
     """Of JSON content, whatever its formatting."""
     return sha256_bytes(json.dumps(content, sort_keys=True).encode())

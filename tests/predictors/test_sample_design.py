@@ -49,23 +49,28 @@ def test_errors():
         d_optimal(np.array([[np.nan]]), 1, np.random.default_rng(0))
 
 
-@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
-def test_i_optimal_is_near_the_least_variance_of_all_subsets(seed, width, count):
-    features = np.random.default_rng(seed).normal(size=(8, width))
-    covariance = features @ features.T
+def test_i_optimal_mostly_finds_the_least_variance_of_all_subsets():
+    excess = []
+    for width, count, seed in itertools.product(range(1, 5), range(1, 4), range(25)):
+        features = np.random.default_rng(seed).normal(size=(8, width))
+        covariance = features @ features.T
 
-    def left(rows):
-        rows = list(rows)
-        known = covariance[np.ix_(rows, rows)] + 0.1 * np.eye(len(rows))
-        explained = covariance[:, rows] @ np.linalg.solve(known, covariance[rows])
-        return np.trace(covariance - explained)
+        def left(rows, covariance=covariance):
+            rows = list(rows)
+            known = covariance[np.ix_(rows, rows)] + 0.1 * np.eye(len(rows))
+            explained = covariance[:, rows] @ np.linalg.solve(known, covariance[rows])
+            return np.trace(covariance - explained)
 
-    found = i_optimal(covariance, 0.1, count)
-    assert len(set(found.tolist())) == count
-    every = [left(rows) for rows in itertools.combinations(range(8), count)]
-    # Exchanges end in a local optimum: near the best, and far from an average choice.
-    assert left(found) <= min(every) + 0.1 * (np.mean(every) - min(every)) + 1e-9
+        found = i_optimal(covariance, 0.1, count)
+        assert len(set(found.tolist())) == count
+        for place, row in itertools.product(range(count), set(range(8)) - set(found)):
+            exchanged = [*np.delete(found, place), row]
+            assert left(found) <= left(exchanged) + 1e-9, "an exchange is better"
+        every = [left(rows) for rows in itertools.combinations(range(8), count)]
+        excess.append((left(found) - min(every)) / (np.mean(every) - min(every) + 1e-9))
+    # Where no exchange is better two at once may be: rarely, and by little.
+    assert np.mean(np.array(excess) < 1e-6) > 0.95
+    assert np.mean(excess) < 0.005
 
 
 def test_i_optimal_spends_samples_on_what_is_wanted():

@@ -115,7 +115,7 @@ class AveragedProcess:
             self.weights, self.solved, self.inverse, self.noise, self.shares, strict=True
         ):
             across = np.tensordot(weights, kernels, axes=1) + _LEVEL_VARIANCE
-            known = ((across @ inverse) * across).sum(axis=1)
+            known = np.einsum("mn,mn->m", across @ inverse, across)
             own = weights @ prior + _LEVEL_VARIANCE - known
             apart = across @ solved - mean
             total += share * (np.maximum(own, 0.0) + noise + apart**2)

@@ -26,15 +26,10 @@ def choice_counts(configs: Configs) -> FloatArray:
     Returns:
         float64 (n, k), in the order of `count_names`.
     """
-    names = {name: number for number, name in enumerate(count_names(configs.schema))}
-    counts = np.zeros((len(configs), len(names)))
-    rows = np.arange(len(configs))
-    for number, column in enumerate(configs.schema.columns):
-        places = np.array([names[f"{column.group}={value}"] for value in column.choices])
-        codes = configs.codes[:, number]
-        present = codes >= 0
-        # A row occurs once for each column, so plain addition counts it.
-        counts[rows[present], places[codes[present]]] += 1.0
+    names = count_names(configs.schema)
+    made = [f"{c.group}={value}" for c in configs.schema.columns for value in c.choices]
+    counted = np.array(made)[:, None] == np.array(names)
+    counts: FloatArray = one_hot_choices(configs) @ counted.astype(np.float64)
     return counts
 
 
@@ -44,9 +39,8 @@ def one_hot_choices(configs: Configs) -> FloatArray:
     Returns:
         float64 (n, sum of the columns' choices); all zeros for an absent column.
     """
-    sizes = np.array([len(column.choices) for column in configs.schema.columns])
-    starts = np.cumsum(sizes) - sizes
-    found = np.zeros((len(configs), int(sizes.sum())))
-    rows, columns = np.nonzero(configs.codes >= 0)
-    found[rows, starts[columns] + configs.codes[rows, columns]] = 1.0
+    sizes = [len(column.choices) for column in configs.schema.columns]
+    column = np.repeat(np.arange(len(sizes)), sizes)
+    choice = np.concatenate([np.arange(0), *map(np.arange, sizes)])
+    found: FloatArray = (configs.codes[:, column] == choice).astype(np.float64)
     return found

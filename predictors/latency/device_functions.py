@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -160,13 +161,16 @@ def _curved(
     other_amounts: NDArray[np.floating],
 ) -> list[Any]:
     """Quadratic and squared-exponential kernels (n, m)."""
-    # One product serves both, in place: these matrices are most of the time of a prediction.
-    shared = choices @ other_choices.T
-    quadratic = amounts @ other_amounts.T
-    quadratic *= 0.5
-    quadratic += shared
+    # Norms and factors are columns of the products: every pass over an (n, m) matrix counts, since
+    # these matrices are most of the time of a prediction.
+    half, other_half = (0.5 * (c**2).sum(axis=1, keepdims=True) for c in (choices, other_choices))
+    one, other_one = np.ones_like(half), np.ones_like(other_half)
+    exponent = (
+        np.hstack([choices, half, one]) @ np.hstack([other_choices, -other_one, -other_half]).T
+    )
+    root = math.sqrt(0.5)
+    left, right = [root * amounts, half, one], [root * other_amounts, other_one, other_half]
+    quadratic = np.hstack(left) @ np.hstack(right).T
+    quadratic += exponent
     quadratic *= quadratic
-    shared -= 0.5 * (choices**2).sum(axis=1)[:, None]
-    shared -= 0.5 * (other_choices**2).sum(axis=1)
-    np.minimum(shared, 0.0, out=shared)
-    return [quadratic, np.exp(shared, out=shared)]
+    return [quadratic, np.exp(exponent, out=exponent)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,13 +24,8 @@ TWIN_COLUMNS = ("architecture of", "accuracy % fp32 / int8", "measured ms fp32 /
 FINETUNED_COLUMNS = ("config", "accuracy % of the search", "accuracy % fine-tuned",
                      "report accuracy % fine-tuned", "measured ms of the search",
                      "measured ms fine-tuned")  # fmt: skip
-CONFIG_COLUMNS = (
-    "config",
-    "resolution",
-    "stem",
-    "stages (width: expansion x kernel, bits)",
-    "head",
-)
+CONFIG_COLUMNS = ("config", "values, by part of the network (bits are those of weights)")
+_BLOCK = re.compile(r"(\w+)\.(block(\d+))\.(.+)")
 
 
 def member_row(member: FrontMember) -> tuple[str, ...]:
@@ -48,32 +43,25 @@ def member_row(member: FrontMember) -> tuple[str, ...]:
     )
 
 
-def config_row(member: FrontMember) -> tuple[str, ...]:
-    """A MobileNetV3 config as the cells of `CONFIG_COLUMNS`; other families list every value."""
-    values = member.config
-    if "stem.width" not in values:
-        return (member.key, "", "", json.dumps(values), "")
-    stages = []
-    stage = 1
-    while (width := values.get(f"stage{stage}.width")) is not None:
-        blocks = [
-            _block(values, f"stage{stage}.block{j}") for j in range(values[f"stage{stage}.depth"])
-        ]
-        stages.append(f"{width}: {' '.join(blocks)}")
-        stage += 1
-    return (
-        member.key,
-        f"{values['resolution']}",
-        f"{values['stem.width']}",
-        "; ".join(stages),
-        f"{values['head.width']} ({values['head.w_bits']}/{values['classifier.w_bits']})",
+def config_row(member: FrontMember) -> tuple[str, str]:
+    """A config of any family as the cells of `CONFIG_COLUMNS`, without the blocks that it skips."""
+    values, parts, bits = member.config, dict[str, list[str]](), dict[str, list[str]]()
+    for name, value in values.items():
+        part, _, what = name.rpartition(".")
+        if block := _BLOCK.fullmatch(name):
+            if int(block[3]) >= int(values.get(f"{block[1]}.depth", int(block[3]) + 1)):
+                continue
+            part, what = f"{block[1]}.{block[2]}", block[4]
+        if what.endswith("w_bits"):
+            bits.setdefault(part, []).append(str(value))
+        else:
+            parts.setdefault(part, []).append(f"{what} {value}")
+    for part, widths in bits.items():
+        parts.setdefault(part, []).append(f"{'/'.join(widths)} bits")
+    told = (
+        f"{part}: {', '.join(words)}" if part else ", ".join(words) for part, words in parts.items()
     )
-
-
-def _block(values: dict[str, Any], site: str) -> str:
-    bits = "/".join(str(values[f"{site}.{x}.w_bits"]) for x in ("expand", "depthwise", "project"))
-    excite = "+se" if values[f"{site}.se"] else ""
-    return f"e{values[f'{site}.expansion']}k{values[f'{site}.kernel']}{excite} {bits}"
+    return member.key, "; ".join(told)
 
 
 def twin_row(floating: FrontMember, integer: FrontMember) -> tuple[str, ...]:

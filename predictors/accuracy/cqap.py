@@ -17,7 +17,8 @@ class CqapAccuracyPredictor(NetworkAccuracyPredictor):
 
     Changes to the paper:
 
-    - The architecture is an input like the bits, as the supernet is elastic in it too.
+    - The architecture is an input, as the supernet is elastic in it too.
+    - Bits enter as the power of their rounding noise, not as one-hot codes.
     - Few samples must do: whole-network quantities are inputs besides, and every part of the
       inputs has the same weight (see `NetworkInputs`); the network is small; it learns logarithms
       of the error; training stops by left-out samples.

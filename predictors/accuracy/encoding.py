@@ -66,6 +66,29 @@ class ConfigEncoding:
         return one_hot(self.space, population)[:, self._kept].astype(np.float64)
 
 
+def rounding_noise(space: SearchSpace, population: Population) -> FloatArray:
+    """Power of the rounding error of every tensor with elastic bits, as that of two levels is 1.
+
+    The error of rounding has a variance of a twelfth of the squared step, and a step is halved by
+    every bit.
+
+    Args:
+        population: int16 (n, d).
+
+    Returns:
+        float64 (n, genes of bits) of 4 to the power of 1 - bits; 0 where nothing is rounded:
+        inactive genes, and float32 layers.
+    """
+    codes = one_hot(space, population)
+    ends = np.cumsum(space.cardinalities)
+    noise = [
+        codes[:, end - len(d.choices) : end] @ np.array([[_noise(float(c))] for c in d.choices])
+        for d, end in zip(space.dimensions, ends, strict=True)
+        if part_of(d.kind) is Part.BITS
+    ]
+    return np.concatenate([np.zeros((len(population), 0)), *noise], axis=1)
+
+
 def is_float32(space: SearchSpace, population: Population) -> NDArray[np.bool_]:
     """Which configs (n,) have no quantised layer."""
     bits = ConfigEncoding(space, (Part.BITS,))(population).sum(axis=1)
@@ -76,6 +99,10 @@ def without_quantisation(space: SearchSpace, population: Population) -> Populati
     """A copy (n, d) in which form and bits are at their first choice: the architectures."""
     parts = np.array([part_of(d.kind) in QUANTISATION for d in space.dimensions])
     return np.where(parts, 0, population).astype(np.int16)
+
+
+def _noise(bits: float) -> float:
+    return 0.0 if bits == FLOAT_BITS else 4.0 ** (1.0 - bits)
 
 
 def _mask(values: ArrayLike) -> NDArray[np.bool_]:

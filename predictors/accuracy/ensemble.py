@@ -56,6 +56,11 @@ class Ensemble:
     noise: float
     error: float
 
+    @property
+    def inputs(self) -> int:
+        """Columns of the inputs that the members read."""
+        return self.parameters["layer0.weight"].shape[1]
+
     def predict(self, rows: Rows) -> Prediction:
         """Means and standard deviations (n,) of accuracies, fractions."""
         members = outputs(self.parameters, rows)

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from predictors.accuracy.encoding import ConfigEncoding, Part
+from predictors.accuracy.encoding import ConfigEncoding, Part, rounding_noise
 from predictors.base import FloatArray
 from spaces.cost import layer_cost
 from spaces.layer_spec import LayerSpec
@@ -26,12 +26,13 @@ _Read = Callable[[Population], FloatArray]
 class NetworkInputs:
     """Some parts of a config as a row of numbers, for a network that has few samples.
 
-    Each part's one-hot codes are one block of columns; with the architecture come logarithms of
-    MACs, parameters and layers, with the bits the mean relative steps of weights and of inputs (2
-    to the power of 1 - bits, 0 of float32), from which a network learns earlier than from the
-    codes. A block is centred, and scaled so that it varies over random configs with a total
-    variance of 1: three genes of the form weigh as much as the bits of all layers. Centre and scale
-    depend on the space alone.
+    Form and architecture are a block of one-hot codes each. Bits are a block of rounding noises,
+    one of a tensor: what a bit is worth need not be learnt for every tensor anew, as it must be
+    from codes. With the architecture come logarithms of MACs, parameters and layers, with the bits
+    the mean relative steps of weights and of inputs (2 to the power of 1 - bits, 0 of float32),
+    from which a network learns earlier still. A block is centred, and scaled so that it varies over
+    random configs with a total variance of 1: three genes of the form weigh as much as the bits of
+    all layers. Centre and scale depend on the space alone.
 
     Args:
         space: Whose configs.
@@ -47,10 +48,10 @@ class NetworkInputs:
         self._blocks: list[tuple[_Read, FloatArray, FloatArray]] = []
         self.columns: list[Part] = []
         for part in parts:
-            codes = ConfigEncoding(space, (part,))
-            values = codes(drawn)
+            choices = _choices(space, part)
+            values = choices(drawn)
             total = np.sqrt(values.var(axis=0).sum())
-            self._add(part, codes, values, np.full(values.shape[1], total))
+            self._add(part, choices, values, np.full(values.shape[1], total))
             quantities = _QUANTITIES.get(part)
             if quantities is not None:
                 read = partial(quantities, space)
@@ -70,6 +71,11 @@ class NetworkInputs:
         """Inputs float64 (n, columns) of a population int16 (n, d)."""
         parts = [(read(population) - centre) * scale for read, centre, scale in self._blocks]
         return np.concatenate([np.zeros((len(population), 0)), *parts], axis=1)
+
+
+def _choices(space: SearchSpace, part: Part) -> _Read:
+    """What reads the genes of a part."""
+    return partial(rounding_noise, space) if part is Part.BITS else ConfigEncoding(space, (part,))
 
 
 def _architecture(space: SearchSpace, population: Population) -> FloatArray:

@@ -127,7 +127,11 @@ class NetworkAccuracyPredictor(AccuracyPredictor):
             settings["hidden"] = tuple(settings["hidden"])
             predictor = cls(space, NetworkSettings(**settings))
             for name, found in described["ensembles"].items():
-                predictor._ensembles[name] = Ensemble.restore(name, found, arrays)
+                ensemble = Ensemble.restore(name, found, arrays)
+                read, given = ensemble.inputs, len(predictor._inputs.columns)
+                if read != given:
+                    raise ValueError(f"its networks have {read} inputs, a config {given}")
+                predictor._ensembles[name] = ensemble
         except (KeyError, TypeError, ValueError) as error:
             raise PredictorFileError(f"{str(file)!r} is damaged: {error!r}") from None
         predictor._fitted = FITTED in predictor._ensembles

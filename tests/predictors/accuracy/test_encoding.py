@@ -7,6 +7,7 @@ from predictors.accuracy.encoding import (
     Part,
     is_float32,
     part_of,
+    rounding_noise,
     without_quantisation,
 )
 from spaces.dimension import DimensionKind
@@ -95,3 +96,20 @@ def test_architectures_are_equal_without_their_quantisation():
     assert np.array_equal(bare[0], bare[1])
     encoding = ConfigEncoding(space, (Part.ARCHITECTURE,))
     assert np.array_equal(encoding(bare), encoding(population))
+
+
+def test_every_bit_quarters_the_noise_of_its_own_tensor():
+    space = perceptron_space((2, 3, 8, 32))
+    (noise,) = rounding_noise(space, config(space, **{"block0.w_bits": 3}).indices[None])
+    tensors = [d.name for d in space.dimensions if d.kind.value.endswith("_bits")]
+    # Two levels: 1. The third block is skipped, the classifier is in float32.
+    assert dict(zip(tensors, noise, strict=True)) == {
+        "block0.w_bits": 1 / 16,
+        "block0.a_bits": 1 / 4,
+        "block1.w_bits": 1 / 4,
+        "block1.a_bits": 4.0**-7,
+        "block2.w_bits": 0,
+        "block2.a_bits": 0,
+        "classifier.w_bits": 0,
+        "classifier.a_bits": 0,
+    }

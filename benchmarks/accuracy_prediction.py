@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from _figures import show_figures
@@ -37,8 +37,8 @@ from predictors import (
     TransferAccuracyPredictor,
     scores,
 )
-from predictors.accuracy import NetworkSettings
 from predictors.accuracy.encoding import Part
+from predictors.accuracy.network_predictor import NetworkAccuracyPredictor
 from spaces import SearchSpace
 from spaces.families import MobileNetV3, MobileNetV3Settings
 from spaces.files import atomic_write_text
@@ -80,6 +80,8 @@ TARGETS = {
     "cqap_tau_gain": [">=", 0.0],
     "transfer_tau_gain": [">=", 0.0],
 }
+
+Network = TypeVar("Network", bound=NetworkAccuracyPredictor)
 
 
 class Unconditioned(CqapAccuracyPredictor):
@@ -147,9 +149,9 @@ def line(name: str, count: int, found: Mapping[str, float]) -> None:
     )
 
 
-def seeded(seed: int) -> NetworkSettings:
-    """The networks' settings with a seed."""
-    return replace(NetworkSettings(), seed=seed)
+def seeded(kind: type[Network], space: SearchSpace, seed: int) -> Network:
+    """A predictor by its own settings, with a seed."""
+    return kind(space, replace(kind.defaults, seed=seed))
 
 
 def conditioned(space: SearchSpace, mixed: Any, metric: int) -> dict[str, float]:
@@ -159,7 +161,7 @@ def conditioned(space: SearchSpace, mixed: Any, metric: int) -> dict[str, float]
         name = "cqap" if kind is CqapAccuracyPredictor else "cqap without the form"
         found[name] = mean_over_seeds(
             lambda seed, kind=kind: tau(
-                kind(space, seeded(seed)), *divided(mixed, metric, SAMPLES, seed)
+                seeded(kind, space, seed), *divided(mixed, metric, SAMPLES, seed)
             )
         )
         line(name, SAMPLES, found[name])
@@ -170,7 +172,7 @@ def conditioned(space: SearchSpace, mixed: Any, metric: int) -> dict[str, float]
 def transferred(space: SearchSpace, float32: Any, apq: Any, metric: int) -> dict[str, float]:
     """tau of a transferred predictor over that of one from scratch with more samples."""
     taught = {
-        seed: TransferAccuracyPredictor(space, seeded(seed)).fit_fp32(
+        seed: seeded(TransferAccuracyPredictor, space, seed).fit_fp32(
             float32[0], float32[1][:, metric]
         )
         for seed in SEEDS
@@ -179,7 +181,7 @@ def transferred(space: SearchSpace, float32: Any, apq: Any, metric: int) -> dict
     for name, count in (("transfer", TRANSFERRED), ("scratch", TRANSFERRED), ("scratch", SCRATCH)):
 
         def score(seed: int, name: str = name, count: int = count) -> Mapping[str, float]:
-            alone = TransferAccuracyPredictor(space, seeded(seed))
+            alone = seeded(TransferAccuracyPredictor, space, seed)
             return tau(
                 taught[seed] if name == "transfer" else alone, *divided(apq, metric, count, seed)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from predictors.accuracy.encoding import QUANTISATION, Part
 from predictors.accuracy.network_predictor import FITTED, NetworkAccuracyPredictor
+from predictors.accuracy.settings import NetworkSettings
 from predictors.base import ACCURACY_PREDICTORS, FloatArray
 from spaces.space import Population
 
@@ -29,6 +30,8 @@ class CqapAccuracyPredictor(NetworkAccuracyPredictor):
     """
 
     name = "cqap"
+    # More than a transferred predictor bears, which would forget.
+    defaults = NetworkSettings(weight_decay=1e-2)
     parts = (Part.FORM, Part.BITS, Part.ARCHITECTURE)
 
     def _fit(self, population: Population, target: FloatArray) -> None:

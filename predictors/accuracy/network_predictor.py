@@ -34,20 +34,22 @@ class NetworkAccuracyPredictor(AccuracyPredictor):
 
     Args:
         space: The space whose populations it reads.
-        settings: Of the network and its training.
+        settings: Of the network and its training; default: `defaults`.
 
     Attributes:
+        defaults: Settings that suit it.
         parts: What the first layer reads.
         added: What is added behind the first layer, see `network.forward`.
     """
 
     min_samples = 8
+    defaults: ClassVar[NetworkSettings] = NetworkSettings()
     parts: ClassVar[tuple[Part, ...]]
     added: ClassVar[tuple[Part, ...]] = ()
 
     def __init__(self, space: SearchSpace, settings: NetworkSettings | None = None) -> None:
         super().__init__(space)
-        self.settings = settings or NetworkSettings()
+        self.settings = settings or self.defaults
         self._inputs = NetworkInputs(space, self.parts)
         self._added = NetworkInputs(space, self.added)
         self._ensembles: dict[str, Ensemble] = {}

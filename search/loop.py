@@ -282,9 +282,7 @@ class _Loop:
         count = min(self.session.settings.search.precision_twins, len(front))
         places = np.linspace(0, len(front) - 1, count).round().astype(int)
         configs = [
-            at_bits(results.space, front[place].config, bits)
-            for place in places
-            for bits in (32, 8)
+            at_bits(space, front[place].config, bits) for place in places for bits in (32, 8)
         ]
         known = {v.config.key for v in results.verified}
         return [

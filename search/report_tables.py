@@ -25,7 +25,8 @@ FINETUNED_COLUMNS = ("config", "accuracy % of the search", "accuracy % fine-tune
                      "report accuracy % fine-tuned", "measured ms of the search",
                      "measured ms fine-tuned")  # fmt: skip
 CONFIG_COLUMNS = ("config", "values, by part of the network (bits are those of weights)")
-_BLOCK = re.compile(r"(\w+)\.(block(\d+))\.(.+)")
+# A block of a stage, and the layer and quantity in it.
+_BLOCK = re.compile(r"(\w+\.block\d+)\.(.+)")
 
 
 def member_row(member: FrontMember) -> tuple[str, ...]:
@@ -44,14 +45,12 @@ def member_row(member: FrontMember) -> tuple[str, ...]:
 
 
 def config_row(member: FrontMember) -> tuple[str, str]:
-    """A config of any family as the cells of `CONFIG_COLUMNS`, without the blocks that it skips."""
-    values, parts, bits = member.config, dict[str, list[str]](), dict[str, list[str]]()
-    for name, value in values.items():
+    """A config of any family as the cells of `CONFIG_COLUMNS`."""
+    parts, bits = dict[str, list[str]](), dict[str, list[str]]()
+    for name, value in member.config.items():
         part, _, what = name.rpartition(".")
         if block := _BLOCK.fullmatch(name):
-            if int(block[3]) >= int(values.get(f"{block[1]}.depth", int(block[3]) + 1)):
-                continue
-            part, what = f"{block[1]}.{block[2]}", block[4]
+            part, what = block[1], block[2]
         if what.endswith("w_bits"):
             bits.setdefault(part, []).append(str(value))
         else:

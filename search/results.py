@@ -94,7 +94,7 @@ class FrontMember:
 
     Attributes:
         key: Its config's key.
-        config: Dimension -> value.
+        config: Dimension -> value, of those that count.
         accuracy: On the selection split, %.
         report_accuracy: Of the compiled binary on the report split, %; None before its export. The
             binary is that of the fine-tuned subnet, where there is one that is no worse.
@@ -229,7 +229,7 @@ class DeviceResults:
         tuned = self.finetuned.get(verified.config.key)
         return FrontMember(
             key=verified.config.key,
-            config=verified.config.to_json(),
+            config=verified.config.active(),
             accuracy=100 * verified.accuracy,
             report_accuracy=None if report is None else 100 * report,
             predicted_ms=verified.predicted_ms,
@@ -252,11 +252,13 @@ _WITH_PRECISION = ("conv", "depthwise_conv", "linear")
 def at_bits(space: SearchSpace, config: Config, bits: int) -> Config | None:
     """The same architecture with every searchable weight at `bits` (32 is float32).
 
-    Restrictions of `space` do not count; None when its family has no such bits.
+    What did not count before, input bits and the form of a float32 layer, is the finest that
+    `space` has. Otherwise its restrictions do not count; None when its family has no such bits.
     """
     whole = SearchSpace(space.name, space.family)
-    names = [d.name for d in whole.dimensions if d.kind is DimensionKind.W_BITS]
+    finest = {d.name: d.choices[-1] for d in space.dimensions}
+    weights = [d.name for d in whole.dimensions if d.kind is DimensionKind.W_BITS]
     try:
-        return whole.config(config.to_json() | dict.fromkeys(names, bits))
+        return whole.config(finest | config.active() | dict.fromkeys(weights, bits))
     except SpaceError:
         return None

@@ -36,9 +36,7 @@ class Config(Mapping[str, Choice]):
             dimension.name: dimension.choices[index]
             for dimension, index in zip(space.dimensions, indices, strict=True)
         }
-        present = zip(self._values.items(), space.active(indices[None])[0], strict=True)
-        active = dict(item for item, on in present if on)
-        text = json.dumps(active, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.active(), sort_keys=True, separators=(",", ":"))
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -68,6 +66,11 @@ class Config(Mapping[str, Choice]):
 
     def __repr__(self) -> str:
         return f"Config({self.space.name}, {self._key})"
+
+    def active(self) -> dict[str, Choice]:
+        """Dimension name -> value, of the genes that count."""
+        present = zip(self._values.items(), self.space.active(self._indices[None])[0], strict=True)
+        return dict(item for item, on in present if on)
 
     def to_json(self) -> dict[str, Any]:
         """Dimension name -> value, for every dimension of the space."""

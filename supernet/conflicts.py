@@ -19,7 +19,9 @@ from supernet.samplers import SAMPLERS, Role
 from supernet.samplers.columns import BITS, chosen
 from supernet.supernet import layer_options
 
-_SORTED = frozenset({DimensionKind.WIDTH, DimensionKind.EXPANSION, DimensionKind.FFN})
+_SORTED = frozenset(
+    {DimensionKind.WIDTH, DimensionKind.EXPANSION, DimensionKind.FFN, DimensionKind.HEADS}
+)
 
 
 def check_choices(space: SearchSpace, config: SupernetConfig) -> None:

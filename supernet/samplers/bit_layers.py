@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spaces.cost import layer_cost
-from spaces.dimension import Choice, DimensionKind
+from spaces.dimension import Choice, Dimension, DimensionKind
 from spaces.layer_spec import LayerSpec
+from spaces.quant_scheme import FLOAT_BITS
 from spaces.space import SearchSpace
 
 
@@ -30,10 +31,14 @@ class BitDimension:
 def bit_dimensions(space: SearchSpace, kind: DimensionKind) -> list[BitDimension]:
     """All dimensions of `kind`, w_bits or a_bits, that have more than one choice.
 
-    What they decide is found by changing one at a time in the largest config.
+    What they decide is found by changing one at a time in the largest config; bits of inputs in the
+    largest whose layers are quantised, as a float32 layer has none.
     """
-    largest: dict[str, Choice] = dict(space.max_config())
-    before = space.layer_specs(space.max_config())
+    largest: dict[str, Choice] = {d.name: d.choices[-1] for d in space.dimensions}
+    if kind is DimensionKind.A_BITS:
+        weights = (d for d in space.dimensions if d.kind is DimensionKind.W_BITS)
+        largest |= {d.name: _most_integer_bits(d) for d in weights}
+    before = space.layer_specs(space.config(largest))
     found = []
     for column, dimension in enumerate(space.dimensions):
         if dimension.kind is not kind or len(dimension.choices) < 2:
@@ -53,6 +58,12 @@ def bit_dimensions(space: SearchSpace, kind: DimensionKind) -> list[BitDimension
             )
         )
     return found
+
+
+def _most_integer_bits(dimension: Dimension) -> Choice:
+    """The last choice that is not float32, where there is one."""
+    integers = [choice for choice in dimension.choices if choice != FLOAT_BITS]
+    return integers[-1] if integers else FLOAT_BITS
 
 
 def _scheme(spec: LayerSpec, kind: DimensionKind) -> object:

@@ -10,6 +10,7 @@ from search.objectives import Constraint, Objective, Problem
 from search.results import DeviceResults, Verified, at_bits
 from spaces import cost, get_space
 from spaces.population import sample
+from tests.supernet.tiny_vit import tiny_vit_space
 
 SPACE = get_space("mobilenetv3_digits")
 PROBLEM = Problem(
@@ -38,6 +39,35 @@ def test_twins_do_not_depend_on_a_restriction_of_the_bits(bits):
         assert {v for n, v in twin.to_json().items() if n.endswith("w_bits")} == {other}
         assert twin["resolution"] == config["resolution"]
     assert at_bits(restricted, config, 4) is None
+
+
+def test_twins_of_float32_layers_have_what_the_device_executes():
+    settings = {
+        "w_bits": (4, 8, 32),
+        "a_bits": (4, 8),
+        "granularity": ("per_tensor", "per_channel"),
+    }
+    space = tiny_vit_space(**settings)
+    device = space.restrict(choices={"*.a_bits": [8], "weight.granularity": ["per_channel"]})
+    floating = space.max_config()
+    twin = at_bits(device, floating, 8)
+    assert device.contains(twin)
+    assert at_bits(device, twin, 32) == floating
+    # What was chosen for a quantised layer stays.
+    narrow = space.config(dict(space.min_config()) | {"classifier.w_bits": 32})
+    assert device.contains(narrow) is False
+    values = at_bits(device, narrow, 8).active()
+    inputs = [value for name, value in values.items() if name.endswith("a_bits")]
+    assert (values["classifier.a_bits"], inputs.count(4)) == (8, len(inputs) - 1)
+    assert values["weight.granularity"] == "per_tensor"
+
+
+def test_a_member_tells_the_genes_that_count():
+    config = SPACE.min_config()
+    (member,) = DeviceResults(SPACE, [verified(config, 0.9, 0.1)], PROBLEM, {}).members()
+    assert SPACE.config(member.config) == config
+    assert "stage2.block0.kernel" in member.config
+    assert "stage2.block1.kernel" not in member.config
 
 
 def test_the_front_is_feasible_and_not_dominated():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from spaces.dimension import DimensionKind
 from supernet.config import SupernetConfig
 from supernet.conflicts import check_choices
 from supernet.errors import SupernetConfigError
+from tests.supernet.tiny_vit import tiny_vit_space
 
 
 def refused(space, match, **options):
@@ -105,6 +107,10 @@ def test_flattened_weights_before_they_are_sorted_by_magnitude(small_space, smal
     refused(small_space, "kurtosis_skew with warmup: true .* sorts", regularizer=regularizer)
     for space, chosen in ((small_space, "kurtosis_skew"), (small_bits_space, regularizer)):
         check_choices(space, SupernetConfig.model_validate({"regularizer": chosen}))
+    space = tiny_vit_space()
+    heads = {d.name: d.choices for d in space.dimensions if d.kind is DimensionKind.HEADS}
+    heads_alone = space.restrict(choices={d.name: d.choices[-1:] for d in space.dimensions} | heads)
+    refused(heads_alone, "sorts the channels of the elastic widths", regularizer=regularizer)
 
 
 def test_asymmetric_weights_with_shared_powers_of_two(plain):

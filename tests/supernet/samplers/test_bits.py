@@ -32,3 +32,10 @@ def test_a_layer_of_fixed_bits_is_not_drawn(plain):
     fixed = plain(w_bits=(8,))
     assert bit_dimensions(fixed, DimensionKind.W_BITS) == []
     assert len(bit_dimensions(fixed, DimensionKind.A_BITS)) == 4
+
+
+def test_inputs_have_their_layers_also_where_the_largest_is_in_float32(plain):
+    integers, mixed = plain(w_bits=(2, 8)), plain(w_bits=(2, 8, 32))
+    found = [bit_dimensions(space, DimensionKind.A_BITS) for space in (integers, mixed)]
+    assert found[0] == found[1]
+    assert all(dimension.sites and dimension.size for dimension in found[1])

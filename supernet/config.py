@@ -76,7 +76,7 @@ class SupernetConfig(BaseModel):
         regularizer: A loss of the weights: a name in `REGULARIZERS`, with its settings.
         teacher: Folder of a stored subnet or supernet from which configs learn. Made absolute.
         random_configs: Random configs a step, besides those that the sampler always has.
-        warmup_learning_rate: Peak rate of the warm-up, decayed to its tenth by a cosine.
+        warmup_learning_rate: Peak rate of the warm-up, decayed to a twentieth of it by a cosine.
         learning_rate: Peak rate of the phase of sampled configs, decayed to zero by a cosine.
         quantizer_learning_rate: Peak rate of scales and zero points.
         weight_decay: Of weight matrices and convolutions (AdamW).

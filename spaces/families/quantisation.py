@@ -84,8 +84,7 @@ class QuantSettings(FamilySettings):
 
     Attributes:
         schemes: Precisions of which a layer's weight bits choose one; not with `w_bits`.
-        w_bits: Weight bits of every layer, 2 to 8, and 32 for float32. Training warms up in
-            the largest config, so it does that in float32 where 32 is among them.
+        w_bits: Weight bits of every layer, 2 to 8, and 32 for float32.
         a_bits: Bits of every layer's input, 2 to 8; 8 without it. A float32 layer has none.
         granularity: Weights that share a scale: `per_tensor`, `per_channel`, or `per_group` with
             the number of inputs in a group, for example `per_group64`.

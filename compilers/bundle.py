@@ -69,7 +69,7 @@ class BundleInfo:
     """What the search knows about a subnet, for its bundle's manifest.
 
     Attributes:
-        config: Gene names and values.
+        config: Gene names and values, of those that count.
         space: Name or JSON form of the search space.
         accuracy: Accuracy of the *binary* on the report split, 0 to 1.
         measured: Latency of the binary.

@@ -183,7 +183,7 @@ def _write(
 ) -> None:
     accuracy = binary_accuracy(session, device, build, session.data)
     info = BundleInfo(
-        config=member.config.to_json(),
+        config=member.config.active(),
         space=job.spec["settings"]["space"],
         accuracy=accuracy,
         measured=member.measurement,

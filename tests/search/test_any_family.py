@@ -31,6 +31,7 @@ ELASTICVIT = {
     "feature_width": 16,
     "norm": "layer",
 }
+FEW = {"reference_configs": 5, "batch": 1, "precision_twins": 1}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_job_ends_in_a_report_that_tells_its_front_and_in_a_bundle(
     job = {key: value for key, value in tiny_job.items() if key != "choices"} | {
         "name": family,
         "space": {"family": family, "settings": common | settings},
-        "search": tiny_job["search"] | {"reference_configs": 5, "batch": 1},
+        "search": tiny_job["search"] | FEW,
         "export": {"bundles": 1, "archive": False},
     }
     work = workspace
